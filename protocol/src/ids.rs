@@ -23,10 +23,7 @@ pub struct IdError {
 
 fn encode(uuid: Uuid) -> String {
     let bits = uuid.as_u128();
-    (0..ENCODED_LEN)
-        .rev()
-        .map(|group| char::from(ALPHABET[(bits >> (5 * group)) as usize & 31]))
-        .collect()
+    (0..ENCODED_LEN).rev().map(|group| char::from(ALPHABET[(bits >> (5 * group)) as usize & 31])).collect()
 }
 
 fn decode(text: &str) -> Option<Uuid> {

@@ -42,9 +42,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// How often a worker renews its leases.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(4);
 /// How long a dispatched render may wait for a claim before it is dispatched again.
-pub const DISPATCH_PATIENCE: Duration = Duration::from_secs(60);
+pub const DISPATCH_PATIENCE: Duration = Duration::from_mins(1);
 /// How long one claim of a render may run.
-pub const RENDER_TIME_MAX: Duration = Duration::from_secs(600);
+pub const RENDER_TIME_MAX: Duration = Duration::from_mins(10);
 /// How long a render may wait in the queue before it expires.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_hours(24);
 /// How long a worker counts as present after it last announced itself.
@@ -58,10 +58,13 @@ pub const LOST_LEASES_MAX: u32 = 20;
 /// Renders waiting at a worker beyond those it runs, per slot.
 pub const LOOKAHEAD: u32 = 1;
 /// How long an input or upload URL of a claim is good for.
-pub const URL_TTL: Duration = Duration::from_secs(900);
+pub const URL_TTL: Duration = Duration::from_mins(15);
 /// How long an unfinished request holds its idempotency key.
-pub const IDEMPOTENCY_LEASE: Duration = Duration::from_secs(60);
+pub const IDEMPOTENCY_LEASE: Duration = Duration::from_mins(1);
 
-const _: () = assert!(HEARTBEAT_EVERY.as_millis() * 3 < LEASE.as_millis(), "a lease survives two lost heartbeats");
-const _: () = assert!(RENDER_TIME_MAX.as_secs() < 30 * 60, "a render ends before a broker's consumer timeout");
-const _: () = assert!(URL_TTL.as_secs() > RENDER_TIME_MAX.as_secs(), "URLs outlive the render that uses them");
+const _: () =
+    assert!(HEARTBEAT_EVERY.as_millis() * 3 < LEASE.as_millis(), "a lease survives two lost heartbeats");
+const _: () =
+    assert!(RENDER_TIME_MAX.as_secs() < 30 * 60, "a render ends before a broker's consumer timeout");
+const _: () =
+    assert!(URL_TTL.as_secs() > RENDER_TIME_MAX.as_secs(), "URLs outlive the render that uses them");

@@ -119,7 +119,11 @@ impl ReleaseManifest {
             mistakes: vec![error.to_string().trim_end().to_owned()],
         })?;
         let mistakes = manifest.mistakes();
-        if mistakes.is_empty() { Ok(manifest) } else { Err(ManifestError { name: origin.to_owned(), mistakes }) }
+        if mistakes.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(ManifestError { name: origin.to_owned(), mistakes })
+        }
     }
 
     /// Pixels of an artifact, width and height.
@@ -152,19 +156,13 @@ impl ReleaseManifest {
         );
         demand((1..=8).contains(&self.output_scale), "output_scale: must be 1 to 8");
         demand(!self.categories.is_empty(), "categories: name at least one");
-        demand(
-            (1.0..=20.0).contains(&self.defaults.guidance),
-            "defaults.guidance: must be 1 to 20",
-        );
+        demand((1.0..=20.0).contains(&self.defaults.guidance), "defaults.guidance: must be 1 to 20");
         let limits = &self.limits;
         demand(
             1 <= limits.steps_min && limits.steps_min <= limits.steps_max && limits.steps_max <= 1_000,
             "limits: steps_min and steps_max must satisfy 1 <= steps_min <= steps_max <= 1000",
         );
-        demand(
-            (1..=limits::SAMPLES_MAX).contains(&limits.samples_max),
-            "limits.samples_max: must be 1 to 4",
-        );
+        demand((1..=limits::SAMPLES_MAX).contains(&limits.samples_max), "limits.samples_max: must be 1 to 4");
         for quality in Quality::ALL {
             let steps = self.defaults.steps.get(quality);
             demand(

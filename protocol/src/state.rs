@@ -84,22 +84,14 @@ pub enum Transition {
 
 impl Transition {
     /// Every transition.
-    pub const ALL: [Self; 7] = [
-        Self::Dispatch,
-        Self::Claim,
-        Self::Requeue,
-        Self::Succeed,
-        Self::Fail,
-        Self::Cancel,
-        Self::Expire,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Dispatch, Self::Claim, Self::Requeue, Self::Succeed, Self::Fail, Self::Cancel, Self::Expire];
 
     /// The states it may start from.
     pub const fn from(self) -> &'static [Status] {
         match self {
             Self::Dispatch | Self::Expire => &[Status::Queued],
-            Self::Claim => &[Status::Dispatched, Status::Running],
-            Self::Requeue => &[Status::Dispatched, Status::Running],
+            Self::Claim | Self::Requeue => &[Status::Dispatched, Status::Running],
             Self::Succeed | Self::Fail => &[Status::Running],
             Self::Cancel => &[Status::Queued, Status::Dispatched, Status::Running],
         }

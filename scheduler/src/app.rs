@@ -1,0 +1,169 @@
+//! The whole scheduler, built: what its loops and its HTTP shell share, and their life together.
+
+use std::sync::Arc;
+
+use kraftr_protocol::{Clock, Ids};
+use kraftr_provenance::KeyRing;
+use kraftr_transport::{Transport, TransportError};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::BlobStore;
+use crate::blobs::directory::DirectoryBlobs;
+use crate::catalog::Catalog;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::signals::Signals;
+use crate::store::{Store, StoreError};
+use crate::{claims, dispatcher, http, hub, reaper, relay, sink};
+
+/// How a scheduler behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients reach the API, without a trailing slash: `http://127.0.0.1:8080`.
+    pub public_url: String,
+    /// Accept webhooks to private addresses and over plain HTTP, for development.
+    pub allow_private_webhooks: bool,
+    /// Pool that renders are sent to.
+    pub pool: String,
+}
+
+/// What loops and HTTP handlers share.
+pub struct App {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The objects.
+    pub blobs: Arc<dyn BlobStore>,
+    /// In embedded mode, the directory behind `blobs`, which serves its own links over this API.
+    pub directory: Option<Arc<DirectoryBlobs>>,
+    /// The way to the workers.
+    pub transport: Arc<dyn Transport>,
+    /// What can be rendered.
+    pub catalog: Catalog,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness and ids.
+    pub ids: Arc<dyn Ids>,
+    /// Progress of running renders, for those who watch.
+    pub hub: Hub,
+    /// Wake-ups between loops.
+    pub signals: Signals,
+    /// Counters of this process.
+    pub metrics: Metrics,
+    /// Behaviour.
+    pub config: Config,
+    /// Cancelled when the scheduler stops: long answers end then.
+    pub stopping: CancellationToken,
+}
+
+/// What a scheduler is built from.
+pub struct Parts {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The objects.
+    pub blobs: Arc<dyn BlobStore>,
+    /// In embedded mode, the directory behind `blobs`.
+    pub directory: Option<Arc<DirectoryBlobs>>,
+    /// The way to the workers.
+    pub transport: Arc<dyn Transport>,
+    /// What can be rendered.
+    pub catalog: Catalog,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness and ids.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// Why a scheduler stopped other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The HTTP server failed.
+    #[error("the HTTP server failed: {0}")]
+    Http(#[source] std::io::Error),
+    /// A loop panicked: a bug.
+    #[error("a loop of the scheduler panicked: {0}")]
+    Loop(#[from] tokio::task::JoinError),
+    /// The database is away or broken.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The transport is closed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// A scheduler, ready to run.
+pub struct Scheduler {
+    app: Arc<App>,
+}
+
+impl App {
+    /// Puts the parts together without starting a loop: a simulation steps them itself.
+    pub fn new(parts: Parts, config: Config) -> Self {
+        Self {
+            store: parts.store,
+            blobs: parts.blobs,
+            directory: parts.directory,
+            transport: parts.transport,
+            catalog: parts.catalog,
+            clock: parts.clock,
+            ids: parts.ids,
+            hub: Hub::default(),
+            signals: Signals::default(),
+            metrics: Metrics::default(),
+            config,
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
+impl Scheduler {
+    /// Puts the parts together.
+    pub fn new(parts: Parts, config: Config) -> Self {
+        Self { app: Arc::new(App::new(parts, config)) }
+    }
+
+    /// What its loops share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves `listener` and runs every loop until `shutdown`. Requests under way are finished; event
+    /// streams are closed. Returns early, with every loop stopped, when one of them fails.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), SchedulerError> {
+        let stop = self.app.stopping.clone();
+        let mut loops: JoinSet<Result<(), SchedulerError>> = JoinSet::new();
+        macro_rules! spawn {
+            ($($name:ident)+) => {$({
+                let (app, stop) = (Arc::clone(&self.app), stop.clone());
+                loops.spawn(async move {
+                    $name::run(&app, stop).await;
+                    Ok(())
+                });
+            })+};
+        }
+        spawn!(dispatcher relay claims sink reaper hub);
+        let (router, http_stop) = (http::router(Arc::clone(&self.app)), stop.clone());
+        loops.spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(http_stop.cancelled_owned())
+                .await
+                .map_err(SchedulerError::Http)
+        });
+        let mut outcome = Ok(());
+        loop {
+            let ended = tokio::select! {
+                () = shutdown.cancelled(), if !stop.is_cancelled() => {
+                    stop.cancel();
+                    continue;
+                }
+                ended = loops.join_next() => ended,
+            };
+            let Some(ended) = ended else { return outcome };
+            // Whichever loop ends first, on purpose or not, takes the others with it.
+            stop.cancel();
+            let ended = ended.map_err(SchedulerError::from).and_then(|ended| ended);
+            outcome = outcome.and(ended);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The rules, as functions from values to values: no I/O, no clock, no database.
+
+pub mod dispatch;
+pub mod invariants;
+pub mod ledger;
+pub mod lease;
+pub mod retry;

@@ -1,0 +1,87 @@
+//! The simple dispatcher: a bounded window for each lane, urgent lanes first, then the oldest.
+
+use kraftr_protocol::message::Job;
+use kraftr_protocol::{Class, Credits, Lane, Transition, limits};
+use sqlx::Row as _;
+
+use super::render_row::{RenderRow, advance, select_render};
+use super::{PASS_MAX, SqliteStore, Write, corrupt, number, outbox};
+use crate::domain::dispatch::free_places;
+use crate::store::{StoreError, Topic};
+
+pub(super) async fn dispatch(store: &SqliteStore) -> Result<u32, StoreError> {
+    let mut write = store.write().await?;
+    let mut dispatched = 0;
+    for (lane, slots) in open_lanes(&mut write).await? {
+        let places = free_places(slots, in_flight(&mut write, &lane).await?).min(PASS_MAX);
+        if places > 0 {
+            dispatched += fill(&mut write, &lane, places).await?;
+        }
+    }
+    if dispatched > 0 {
+        write.commit().await?;
+    }
+    Ok(dispatched)
+}
+
+/// Lanes that somebody takes jobs from, the urgent ones first, with the slots of all who do.
+async fn open_lanes(write: &mut Write<'_>) -> Result<Vec<(Lane, u32)>, StoreError> {
+    sqlx::query(
+        "SELECT pool, release, class, SUM(slots) AS slots
+         FROM worker_lanes JOIN workers ON workers.id = worker_id
+         WHERE seen_at > ?
+         GROUP BY pool, release, class
+         ORDER BY class = 'batch', pool, release",
+    )
+    .bind(write.now.minus(limits::WORKER_PRESENCE).0)
+    .fetch_all(&mut *write.tx)
+    .await?
+    .iter()
+    .map(|row| {
+        let class: &str = row.try_get("class")?;
+        let lane = Lane {
+            pool: row.try_get("pool")?,
+            release: row.try_get("release")?,
+            class: Class::ALL
+                .into_iter()
+                .find(|known| known.as_str() == class)
+                .ok_or_else(|| corrupt(format_args!("class {class}")))?,
+        };
+        Ok((lane, number(row.try_get("slots")?, "slots")?))
+    })
+    .collect()
+}
+
+async fn in_flight(write: &mut Write<'_>, lane: &Lane) -> Result<u32, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS n FROM renders
+         WHERE pool = ? AND release = ? AND class = ? AND status IN ('dispatched', 'running')",
+    )
+    .bind(&lane.pool)
+    .bind(&lane.release)
+    .bind(lane.class.as_str())
+    .fetch_one(&mut *write.tx)
+    .await?;
+    number(row.try_get("n")?, "count")
+}
+
+async fn fill(write: &mut Write<'_>, lane: &Lane, places: u32) -> Result<u32, StoreError> {
+    let rows = sqlx::query(select_render!(
+        "WHERE pool = ? AND release = ? AND class = ? AND status = 'queued' AND not_before <= ? ORDER BY id LIMIT ?"
+    ))
+    .bind(&lane.pool)
+    .bind(&lane.release)
+    .bind(lane.class.as_str())
+    .bind(write.now.0)
+    .bind(places)
+    .fetch_all(&mut *write.tx)
+    .await?;
+    for row in &rows {
+        let mut row = RenderRow::from_row(row)?;
+        row.render.attempts += 1;
+        let job = Job { render: row.render.id, attempt: row.render.attempts };
+        advance(write, &mut row, Transition::Dispatch, "a worker has room", Credits(0)).await?;
+        outbox::add(write, &Topic::Job { lane: lane.clone(), job }).await?;
+    }
+    number(rows.len() as i64, "count")
+}
