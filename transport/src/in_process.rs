@@ -10,7 +10,6 @@ mod calls;
 mod queue;
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -180,12 +179,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Polls `take` now and after every notification until it is ready. It registers before it looks, so
-/// that no notification falls in between.
+/// Polls `take` now and after every notification until it is ready. The wish to be notified comes
+/// before the look, so that nothing falls in between.
 async fn wait<T>(changed: &Notify, mut take: impl FnMut() -> Poll<T>) -> T {
     loop {
-        let mut notified = pin!(changed.notified());
-        notified.as_mut().enable();
+        let notified = changed.notified();
         if let Poll::Ready(taken) = take() {
             return taken;
         }
