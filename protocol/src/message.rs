@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AssetId, RenderId, WorkerId};
-use crate::lane::Lane;
+use crate::lane::{Class, Lane};
 use crate::spec::RenderSpec;
 use crate::units::{Digest, Epoch, WatermarkRef};
 
@@ -130,6 +130,8 @@ pub struct Grant {
     pub epoch: Epoch,
     /// What to do.
     pub spec: RenderSpec,
+    /// How urgent: a worker's engine lets `interactive` overtake `batch` at every step.
+    pub class: Class,
     /// The person's picture.
     pub person: Input,
     /// The garment's picture.

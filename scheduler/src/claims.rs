@@ -60,6 +60,7 @@ fn grant(app: &App, claimed: Claimed) -> Result<Grant, BlobError> {
         epoch: claimed.render.epoch,
         person: input(&claimed.person)?,
         garment: input(&claimed.garment)?,
+        class: claimed.render.class,
         spec: claimed.render.spec,
         watermark: claimed.render.watermark,
         lease_ms: limits::LEASE.as_millis() as u64,
