@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use kraftr_protocol::{Clock, Ids};
-use kraftr_provenance::KeyRing;
 use kraftr_transport::{Transport, TransportError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
