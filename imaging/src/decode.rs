@@ -1,0 +1,164 @@
+//! Foreign bytes to pixels, within limits that are checked before a pixel is decoded.
+
+use std::io::Cursor;
+
+use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Rgb, RgbImage};
+
+use crate::{ImagingError, header};
+
+/// Most memory that profiles, texts and one row of a PNG may take while it is read; larger is refused.
+const PNG_METADATA_BYTES_MAX: u64 = 16 << 20;
+
+/// What a picture may be at most; all of it is checked against the header.
+///
+/// Memory while decoding is bounded by about 12 bytes for each of `pixels_max` and a constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of the file.
+    pub bytes_max: usize,
+    /// Shortest side, in pixels.
+    pub side_min: u32,
+    /// Longest side, in pixels.
+    pub side_max: u32,
+    /// Most pixels in all.
+    pub pixels_max: u64,
+    /// The long side is at most this many times the short.
+    pub aspect_max: u32,
+}
+
+/// The formats that are read, told by their first bytes, never by a file name or a content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceFormat {
+    /// Portable Network Graphics.
+    Png,
+    /// JPEG, baseline or progressive, grey or colour.
+    Jpeg,
+    /// WebP, lossy or lossless.
+    Webp,
+}
+
+impl SourceFormat {
+    /// The media type, as in an HTTP header.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::Webp => "WebP",
+        }
+    }
+
+    fn sniff(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            Some(Self::Png)
+        } else if bytes.starts_with(b"\xFF\xD8\xFF") {
+            Some(Self::Jpeg)
+        } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+            Some(Self::Webp)
+        } else {
+            None
+        }
+    }
+}
+
+/// A picture and what it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// Upright pixels; transparency is laid over white.
+    pub image: RgbImage,
+    /// The format of the file.
+    pub format: SourceFormat,
+}
+
+/// Decodes a foreign picture.
+///
+/// The format is told by the bytes; size, sides, pixels, aspect and completeness are checked on the header
+/// before a pixel is decoded. The Exif orientation is applied, transparency is laid over white, 16-bit
+/// samples become 8-bit, and all metadata stays behind. Samples are taken as sRGB: an embedded colour
+/// profile is not applied.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
+    if bytes.is_empty() {
+        return Err(ImagingError::Empty);
+    }
+    if bytes.len() > limits.bytes_max {
+        return Err(ImagingError::TooLarge { bytes: bytes.len(), max: limits.bytes_max });
+    }
+    let format = SourceFormat::sniff(bytes).ok_or(ImagingError::FormatUnsupported)?;
+    let header = header::read(bytes, format)?;
+    limits.check(header.width, header.height)?;
+    if header.animated {
+        return Err(ImagingError::Animated { format: format.name() });
+    }
+    if !matches!(header.components, 1 | 3) {
+        return Err(ImagingError::ColourUnsupported { components: header.components });
+    }
+    let (pixels, orientation) = match format {
+        SourceFormat::Png => png(bytes),
+        SourceFormat::Jpeg => JpegDecoder::new(Cursor::new(bytes)).and_then(pixels),
+        SourceFormat::Webp => WebPDecoder::new(Cursor::new(bytes)).and_then(pixels),
+    }
+    .map_err(|error| unreadable(format, &error))?;
+    if (pixels.width(), pixels.height()) != (header.width, header.height) {
+        let reason = "its headers disagree on the size".to_owned();
+        return Err(ImagingError::Unreadable { format: format.name(), reason });
+    }
+    let mut upright = DynamicImage::ImageRgb8(over_white(pixels));
+    upright.apply_orientation(orientation);
+    Ok(Decoded { image: upright.into_rgb8(), format })
+}
+
+impl Limits {
+    fn check(&self, width: u32, height: u32) -> Result<(), ImagingError> {
+        let (short, long) = (width.min(height), width.max(height));
+        if short < self.side_min.max(1) || long > self.side_max {
+            let (min, max) = (self.side_min.max(1), self.side_max);
+            return Err(ImagingError::Dimensions { width, height, min, max });
+        }
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > self.pixels_max {
+            return Err(ImagingError::Pixels { pixels, max: self.pixels_max });
+        }
+        if u64::from(long) > u64::from(short) * u64::from(self.aspect_max) {
+            return Err(ImagingError::Aspect { width, height, max: self.aspect_max });
+        }
+        Ok(())
+    }
+}
+
+fn png(bytes: &[u8]) -> ImageResult<(DynamicImage, Orientation)> {
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(PNG_METADATA_BYTES_MAX);
+    PngDecoder::with_limits(Cursor::new(bytes), limits).and_then(pixels)
+}
+
+fn pixels(mut decoder: impl ImageDecoder) -> ImageResult<(DynamicImage, Orientation)> {
+    let orientation = decoder.orientation()?;
+    Ok((DynamicImage::from_decoder(decoder)?, orientation))
+}
+
+fn unreadable(format: SourceFormat, error: &ImageError) -> ImagingError {
+    ImagingError::Unreadable { format: format.name(), reason: error.to_string() }
+}
+
+fn over_white(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let picture = picture.into_rgba8();
+    let mut opaque = RgbImage::new(picture.width(), picture.height());
+    for (from, to) in picture.pixels().zip(opaque.pixels_mut()) {
+        let [r, g, b, alpha] = from.0.map(u32::from);
+        let blend = |sample: u32| ((sample * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        *to = Rgb([blend(r), blend(g), blend(b)]);
+    }
+    opaque
+}

@@ -1,0 +1,17 @@
+//! The only decoders and encoders of foreign pictures.
+//!
+//! Uploads, worker inputs and verification share one [`decode`] with one set of [`Limits`], so a file
+//! that is refused in one place is refused everywhere. Everything past the decoder is an [`RgbImage`]:
+//! 8-bit sRGB, upright, opaque, without metadata.
+
+mod decode;
+mod encode;
+mod error;
+mod header;
+mod resize;
+
+pub use decode::{Decoded, Limits, SourceFormat, decode};
+pub use encode::{Encoding, encode};
+pub use error::ImagingError;
+pub use image::RgbImage;
+pub use resize::{Filter, contact_sheet, resize};

@@ -1,0 +1,82 @@
+//! Scaling, and pictures side by side.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{GenericImage, Rgb, RgbImage};
+
+use crate::ImagingError;
+
+/// The longest side that is scaled to: a wrong number is an error, never an allocation of gigabytes.
+const SIDE_MAX: u32 = 65_535;
+
+/// How pixels are weighed when a picture is scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The nearest pixel: for masks and label maps.
+    Nearest,
+    /// The mean over the area of each target pixel.
+    Box,
+    /// A triangle, widened when scaling down.
+    Bilinear,
+    /// A windowed sinc of three lobes: the sharpest, for photographs.
+    Lanczos3,
+}
+
+impl Filter {
+    fn algorithm(self) -> ResizeAlg {
+        match self {
+            Self::Nearest => ResizeAlg::Nearest,
+            Self::Box => ResizeAlg::Convolution(FilterType::Box),
+            Self::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            Self::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
+        }
+    }
+}
+
+/// Scales `image` to `width` times `height` pixels; the aspect is the caller's.
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, ImagingError> {
+    let unscalable = |reason: String| ImagingError::Unscalable { width, height, reason };
+    if !(1..=SIDE_MAX).contains(&width) || !(1..=SIDE_MAX).contains(&height) {
+        return Err(unscalable("a side is out of range".to_owned()));
+    }
+    if image.width() == 0 || image.height() == 0 {
+        return Err(unscalable("the picture has no pixels".to_owned()));
+    }
+    if image.dimensions() == (width, height) {
+        return Ok(image.clone());
+    }
+    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+        .map_err(|error| unscalable(error.to_string()))?;
+    let mut target = Image::new(width, height, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(filter.algorithm());
+    Resizer::new().resize(&source, &mut target, &options).map_err(|error| unscalable(error.to_string()))?;
+    Ok(RgbImage::from_raw(width, height, target.into_vec())
+        .expect("the buffer has three bytes for each pixel"))
+}
+
+/// Sets pictures side by side, each scaled to `height`, with white gaps between them.
+pub fn contact_sheet(pictures: &[&RgbImage], height: u32) -> Result<RgbImage, ImagingError> {
+    let scaled = pictures
+        .iter()
+        .map(|picture| {
+            let scale = f64::from(height) / f64::from(picture.height().max(1));
+            let width = (f64::from(picture.width()) * scale).round().max(1.0) as u32;
+            resize(picture, width, height, Filter::Lanczos3)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let gap = (height / 32).max(2);
+    let gaps = u64::from(gap) * (scaled.len() as u64).saturating_sub(1);
+    let width = scaled.iter().map(|picture| u64::from(picture.width())).sum::<u64>() + gaps;
+    let width =
+        u32::try_from(width).ok().filter(|width| (1..=SIDE_MAX).contains(width)).ok_or_else(|| {
+            let reason = format!("{} pictures side by side are {width} pixels wide", pictures.len());
+            ImagingError::Unscalable { width: width.min(u64::from(u32::MAX)) as u32, height, reason }
+        })?;
+    let mut sheet = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    let mut left = 0;
+    for picture in &scaled {
+        sheet.copy_from(picture, left, 0).expect("the sheet is as wide as its pictures and gaps");
+        left += picture.width() + gap;
+    }
+    Ok(sheet)
+}
