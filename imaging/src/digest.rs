@@ -1,3 +1,5 @@
+//! What a picture is, whatever file it came in.
+
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 

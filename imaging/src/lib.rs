@@ -5,12 +5,14 @@
 //! 8-bit sRGB, upright, opaque, without metadata.
 
 mod decode;
+mod digest;
 mod encode;
 mod error;
 mod header;
 mod resize;
 
 pub use decode::{Decoded, Limits, SourceFormat, decode};
+pub use digest::pixel_digest;
 pub use encode::{Encoding, encode};
 pub use error::ImagingError;
 pub use image::RgbImage;
