@@ -1,0 +1,167 @@
+//! What can go wrong with a model, and what to do about it.
+
+use std::path::PathBuf;
+
+use kraftr_protocol::FailureCode;
+use kraftr_protocol::manifest::ManifestError;
+
+use crate::weights::contract::Mismatch;
+
+/// Why a release cannot be loaded or a sample cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No manifest has that name.
+    #[error("no release is named {name:?}; known are: {}", known.join(", "))]
+    UnknownRelease {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The manifest names an architecture that this program does not have.
+    #[error("release {release} wants the architecture {architecture:?}; known are: {}", known.join(", "))]
+    UnknownArchitecture {
+        /// The release.
+        release: String,
+        /// What its manifest names.
+        architecture: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A manifest does not hold what a manifest must.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Two different manifests share a name; a release never changes, so one must be renamed.
+    #[error("release {name} is declared twice with different contents; rename the one in {}", path.display())]
+    DuplicateRelease {
+        /// The name.
+        name: String,
+        /// The second declaration.
+        path: PathBuf,
+    },
+    /// A file or folder cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The weights of a release are not on this machine.
+    #[error("the weights {file} are not in {}{hint}", looked_in.display())]
+    WeightsMissing {
+        /// Name of the file.
+        file: String,
+        /// The weights folder.
+        looked_in: PathBuf,
+        /// Where they come from, as a clause that starts with a semicolon, or nothing.
+        hint: String,
+    },
+    /// A file is not the one that the manifest names.
+    #[error("{file} is not the file that its manifest names: expected {expected}, found {found}")]
+    WeightsChanged {
+        /// Name of the file.
+        file: String,
+        /// Length or digest in the manifest.
+        expected: String,
+        /// Length or digest of the file.
+        found: String,
+    },
+    /// The tensors of a file are not those that the configuration asks for.
+    #[error("{file} does not fit its configuration: {mismatch}")]
+    Contract {
+        /// Name of the file.
+        file: String,
+        /// Every difference.
+        mismatch: Mismatch,
+    },
+    /// A configuration that the architecture refuses; every reason.
+    #[error("configuration: {}", mistakes.join("; "))]
+    Config {
+        /// One sentence each.
+        mistakes: Vec<String>,
+    },
+    /// Sampling outside of what the release accepts.
+    #[error("{field}: {message}")]
+    Sampling {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        message: String,
+    },
+    /// A prepared input or a sample of another release was handed to this one.
+    #[error("state of release {owner} was handed to release {release}")]
+    ForeignState {
+        /// Who made it.
+        owner: String,
+        /// Who got it.
+        release: String,
+    },
+    /// A device that this program or machine does not have.
+    #[error("device {name:?}: {reason}")]
+    Device {
+        /// What was asked for.
+        name: String,
+        /// Why it cannot be had, and what can.
+        reason: String,
+    },
+    /// A picture could not be resized.
+    #[error("resizing: {0}")]
+    Resize(String),
+    /// A parity fixture that cannot be used.
+    #[error("fixture {}: {reason}", path.display())]
+    Fixture {
+        /// The fixture.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The tensor library.
+    #[error("tensor: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// The code under which a worker reports this.
+    pub fn failure_code(&self) -> FailureCode {
+        match self {
+            Self::UnknownRelease { .. }
+            | Self::UnknownArchitecture { .. }
+            | Self::Manifest(_)
+            | Self::DuplicateRelease { .. }
+            | Self::Read { .. }
+            | Self::WeightsMissing { .. }
+            | Self::WeightsChanged { .. }
+            | Self::Contract { .. }
+            | Self::Config { .. }
+            | Self::Device { .. }
+            | Self::Fixture { .. } => FailureCode::ReleaseUnavailable,
+            Self::Resize(_) => FailureCode::InputInvalid,
+            Self::Tensor(error) if is_out_of_memory(error) => FailureCode::OutOfMemory,
+            Self::Sampling { .. } | Self::ForeignState { .. } | Self::Tensor(_) => FailureCode::ModelError,
+        }
+    }
+}
+
+/// CUDA reports a failed allocation by name only, at any depth of candle's error.
+fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    text.contains("OUT_OF_MEMORY") || text.contains("out of memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_codes() {
+        let oom =
+            ModelError::Tensor(candle_core::Error::Msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY)".to_owned()));
+        assert_eq!(oom.failure_code(), FailureCode::OutOfMemory);
+        let other = ModelError::Tensor(candle_core::Error::Msg("shape mismatch".to_owned()));
+        assert_eq!(other.failure_code(), FailureCode::ModelError);
+        let missing = ModelError::UnknownRelease { name: "x".to_owned(), known: vec!["y".to_owned()] };
+        assert_eq!(missing.failure_code(), FailureCode::ReleaseUnavailable);
+        assert_eq!(missing.to_string(), "no release is named \"x\"; known are: y");
+    }
+}

@@ -1,0 +1,21 @@
+//! Architectures, samplers and the registry of releases, over candle.
+//!
+//! Architecture invariant: nothing here is async or touches a network; files are read by path, time
+//! and randomness come in as arguments.
+
+pub mod bundled;
+pub mod device;
+mod error;
+mod model;
+mod noise;
+mod noop;
+mod picture;
+mod registry;
+mod weights;
+
+pub use candle_core::Device;
+pub use error::ModelError;
+pub use kraftr_imaging::RgbImage;
+pub use model::{Inputs, Model, Prepared, Sample, Sampling};
+pub use registry::Registry;
+pub use weights::contract::{Mismatch, Misshaped};

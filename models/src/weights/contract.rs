@@ -1,0 +1,121 @@
+//! Which tensors a file must hold, and every way in which it does not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+/// Names listed of each kind of difference before the rest is only counted.
+const LISTED: usize = 8;
+
+/// One tensor that a configuration asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether the network does anything with it: what is unused may be left out.
+    pub used: bool,
+}
+
+/// A tensor with another shape than expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Misshaped {
+    /// Its name.
+    pub name: String,
+    /// The shape that the configuration asks for.
+    pub expected: Vec<usize>,
+    /// The shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// Every difference between a file and a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// Asked for, not in the file.
+    pub missing: Vec<String>,
+    /// In the file, not asked for.
+    pub surplus: Vec<String>,
+    /// In both, with different shapes.
+    pub misshaped: Vec<Misshaped>,
+}
+
+impl Mismatch {
+    /// Compares names and shapes.
+    pub fn between<'a>(expected: &[Expected], found: impl Iterator<Item = (&'a str, &'a [usize])>) -> Self {
+        let mut found: BTreeMap<_, _> = found.collect();
+        let mut mismatch = Self::default();
+        for Expected { name, shape, used } in expected {
+            match found.remove(name.as_str()) {
+                Some(actual) if actual == shape => {}
+                Some(actual) => mismatch.misshaped.push(Misshaped {
+                    name: name.clone(),
+                    expected: shape.clone(),
+                    found: actual.to_vec(),
+                }),
+                None if *used => mismatch.missing.push(name.clone()),
+                None => {}
+            }
+        }
+        mismatch.surplus = found.into_keys().map(str::to_owned).collect();
+        mismatch
+    }
+
+    /// Whether file and configuration agree.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.surplus.is_empty() && self.misshaped.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let misshaped: Vec<_> = self
+            .misshaped
+            .iter()
+            .map(|Misshaped { name, expected, found }| format!("{name} ({found:?} instead of {expected:?})"))
+            .collect();
+        let kinds = [("missing", &self.missing), ("surplus", &self.surplus), ("misshaped", &misshaped)];
+        let mut between = "";
+        for (kind, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
+            write!(f, "{between}{} {kind}: {}", names.len(), names[..names.len().min(LISTED)].join(", "))?;
+            if names.len() > LISTED {
+                f.write_str(", ...")?;
+            }
+            between = "; ";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(name: &str, shape: &[usize], used: bool) -> Expected {
+        Expected { name: name.to_owned(), shape: shape.to_vec(), used }
+    }
+
+    #[test]
+    fn every_difference_is_reported() {
+        let wanted = [expected("a", &[2, 3], true), expected("b", &[4], true), expected("c", &[1], true)];
+        let file: [(&str, &[usize]); 3] = [("a", &[2, 3]), ("b", &[5]), ("d", &[1])];
+        let mismatch = Mismatch::between(&wanted, file.into_iter());
+        assert_eq!(mismatch.to_string(), "1 missing: c; 1 surplus: d; 1 misshaped: b ([5] instead of [4])");
+    }
+
+    #[test]
+    fn what_is_unused_may_be_missing_but_not_misshaped() {
+        let wanted = [expected("token", &[7], false)];
+        assert!(Mismatch::between(&wanted, std::iter::empty()).is_empty());
+        let file: [(&str, &[usize]); 1] = [("token", &[8])];
+        assert!(!Mismatch::between(&wanted, file.into_iter()).is_empty());
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let wanted: Vec<_> = (0..20).map(|n| expected(&format!("t{n}"), &[1], true)).collect();
+        let text = Mismatch::between(&wanted, std::iter::empty()).to_string();
+        assert!(text.starts_with("20 missing: t0, t1") && text.ends_with("t7, ..."), "{text}");
+    }
+}
