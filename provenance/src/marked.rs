@@ -1,0 +1,89 @@
+use kraftr_imaging::{Encoding, Limits, RgbImage, decode, encode};
+
+use crate::{Key, KeyRing, MarkError, Strength, detect, embed};
+
+/// The bytes of a picture that is known to carry its mark: the only thing that may leave the fleet.
+///
+/// It is made by [`Marked::seal`] alone, from pixels, never from bytes:
+///
+/// ```
+/// use kraftr_imaging::{Encoding, RgbImage};
+/// use kraftr_provenance::{Key, Marked};
+///
+/// let picture = RgbImage::from_fn(256, 256, |x, y| [x as u8, y as u8, 128].into());
+/// let marked = Marked::seal(&picture, *b"render 1", &Key::development(), Encoding::Png)?;
+/// assert!(marked.bytes().starts_with(b"\x89PNG"));
+/// # Ok::<(), kraftr_provenance::MarkError>(())
+/// ```
+///
+/// ```compile_fail,E0451
+/// use kraftr_imaging::Encoding;
+/// use kraftr_provenance::Marked;
+///
+/// let unmarked = Marked { bytes: Vec::new(), width: 256, height: 256, encoding: Encoding::Png };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    bytes: Vec<u8>,
+    width: u32,
+    height: u32,
+    encoding: Encoding,
+}
+
+impl Marked {
+    /// Marks `image`, encodes it, and reads the mark back from the decoded bytes. Where it cannot be read it is made
+    /// stronger, up to [`Strength::Strongest`].
+    pub fn seal(
+        image: &RgbImage,
+        payload: [u8; 8],
+        key: &Key,
+        encoding: Encoding,
+    ) -> Result<Self, MarkError> {
+        let (width, height) = image.dimensions();
+        let keys = KeyRing::only(key);
+        for strength in Strength::ALL {
+            let bytes = encode(&embed(image, payload, key, strength)?, encoding)?;
+            let seen = decode(&bytes, &own_limits(width, height, bytes.len()))?.image;
+            if detect(&seen, &keys).payload == Some(payload) {
+                return Ok(Self { bytes, width, height, encoding });
+            }
+        }
+        Err(MarkError::NotReadable)
+    }
+
+    /// The encoded picture.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The encoded picture.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Pixels across.
+    pub const fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Pixels down.
+    pub const fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// How it is encoded.
+    pub const fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+}
+
+/// Exactly what was just encoded.
+fn own_limits(width: u32, height: u32, bytes: usize) -> Limits {
+    Limits {
+        bytes_max: bytes,
+        side_min: width.min(height),
+        side_max: width.max(height),
+        pixels_max: u64::from(width) * u64::from(height),
+        aspect_max: width.max(height),
+    }
+}
