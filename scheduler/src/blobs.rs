@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod directory;
+pub mod presign;
 
 use std::time::Duration;
 

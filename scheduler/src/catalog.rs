@@ -1,0 +1,103 @@
+//! What can be rendered: public model names and the releases behind them.
+
+use kraftr_protocol::manifest::Task;
+use kraftr_protocol::{Credits, GpuMillis, Quality, ReleaseManifest};
+
+/// The models on offer, the default first.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    models: Vec<Model>,
+}
+
+/// A public name and the release that it leads to.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The release.
+    pub release: ReleaseManifest,
+}
+
+impl Catalog {
+    /// Offers the try-on releases among `manifests`, in their order, each under its own name. A name
+    /// that comes again is ignored.
+    pub fn new(manifests: Vec<ReleaseManifest>) -> Self {
+        let mut models: Vec<Model> = Vec::new();
+        for release in manifests {
+            let taken = models.iter().any(|model| model.id() == release.name);
+            if release.task == Task::TryOn && !taken {
+                models.push(Model { release });
+            }
+        }
+        Self { models }
+    }
+
+    /// Every model, the default first.
+    pub fn models(&self) -> &[Model] {
+        &self.models
+    }
+
+    /// The model of that public name.
+    pub fn get(&self, id: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.id() == id)
+    }
+}
+
+impl Model {
+    /// The public name.
+    pub fn id(&self) -> &str {
+        &self.release.name
+    }
+
+    /// What `samples` images cost.
+    pub fn price(&self, samples: u32) -> Credits {
+        Credits(self.release.price.0 * i64::from(samples))
+    }
+
+    /// Denoise steps of a quality.
+    pub fn steps(&self, quality: Quality) -> u32 {
+        *self.release.defaults.steps.get(&quality).expect("a manifest names the steps of every quality")
+    }
+
+    /// Device time that `samples` images of `steps` steps are expected to take.
+    pub fn estimate(&self, samples: u32, steps: u32) -> GpuMillis {
+        let balanced = u64::from(self.steps(Quality::Balanced)).max(1);
+        let millis = self.release.device_time_ms.0 * u64::from(samples) * u64::from(steps) / balanced;
+        GpuMillis(millis.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(name: &str, task: &str) -> ReleaseManifest {
+        let text = format!(
+            "name = '{name}'\ntitle = 'T'\ntask = '{task}'\narchitecture = 'a'\nsize = [96, 144]\n\
+             categories = ['tops']\nprice = 2\ndevice_time_ms = 1000\nlicence = 'MIT'\n\
+             [defaults]\nguidance = 1.5\nsteps = {{ fast = 5, balanced = 10, best = 20 }}\n\
+             [limits]\nsteps_min = 1\nsteps_max = 50\nsamples_max = 4\n"
+        );
+        ReleaseManifest::parse(name, &text).unwrap()
+    }
+
+    #[test]
+    fn only_try_on_is_on_offer() {
+        let catalog = Catalog::new(vec![
+            manifest("noop", "noop"),
+            manifest("one", "try-on"),
+            manifest("two", "try-on"),
+            manifest("one", "try-on"),
+        ]);
+        let names: Vec<_> = catalog.models().iter().map(Model::id).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert!(catalog.get("noop").is_none());
+    }
+
+    #[test]
+    fn price_and_time_follow_the_images_and_steps() {
+        let catalog = Catalog::new(vec![manifest("one", "try-on")]);
+        let model = catalog.get("one").unwrap();
+        assert_eq!(model.price(3), Credits(6));
+        assert_eq!(model.estimate(1, 10), GpuMillis(1_000));
+        assert_eq!(model.estimate(2, 20), GpuMillis(4_000));
+    }
+}
