@@ -94,8 +94,8 @@ impl KeyRing {
     }
 
     /// All keys, the embedding one first.
-    pub fn iter(&self) -> std::slice::Iter<'_, Key> {
-        self.0.iter()
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.0
     }
 }
 
@@ -129,7 +129,7 @@ impl Stream {
 
     /// A number below `bound`, uniform but for 2^-32 of `bound`.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        (u64::from(self.next_u32()) * u64::from(bound) >> 32) as u32
+        ((u64::from(self.next_u32()) * u64::from(bound)) >> 32) as u32
     }
 
     /// A uniform permutation (Fisher and Yates).

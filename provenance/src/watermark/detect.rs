@@ -31,7 +31,7 @@ pub fn detect(image: &RgbImage, keys: &KeyRing) -> Detection {
         return unmarked;
     }
     let blocks = blocks(image, &Basis::new());
-    keys.iter().find_map(|key| detect_one(&blocks, key)).unwrap_or(unmarked)
+    keys.keys().iter().find_map(|key| detect_one(&blocks, key)).unwrap_or(unmarked)
 }
 
 fn detect_one(blocks: &[Block], key: &Key) -> Option<Detection> {

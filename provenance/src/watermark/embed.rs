@@ -64,7 +64,9 @@ fn add(image: &mut RgbImage, basis: &Basis, column: usize, row: usize, change: &
         let pixels = &mut image.as_mut()[start..start + SIDE * 3];
         for (pixel, wanted) in pixels.chunks_exact_mut(3).zip(row_changes) {
             let step = (wanted * scale).round() as i16;
-            pixel.iter_mut().for_each(|sample| *sample = stepped(*sample, step));
+            for sample in pixel {
+                *sample = stepped(*sample, step);
+            }
         }
     }
 }

@@ -38,15 +38,15 @@ pub(super) fn places(key: &Key, blocks: usize) -> Vec<Place> {
             }
             stream.shuffle(rank);
         }
-        for n in 0..CODED_BITS.min(blocks - places.len()) {
+        let count = CODED_BITS.min(blocks - places.len());
+        places.extend((0..count).map(|n| {
             let draw = stream.next_u32();
-            let sign = |line: usize| if draw >> line & 1 == 1 { 1.0 } else { -1.0 };
-            places.push(Place {
+            Place {
                 bits: std::array::from_fn(|rank| bits[rank][n]),
-                signs: std::array::from_fn(sign),
-                order: order(draw >> 8),
-            });
-        }
+                order: order(draw >> LINES),
+                signs: std::array::from_fn(|line| if draw >> line & 1 == 1 { 1.0 } else { -1.0 }),
+            }
+        }));
     }
     places
 }

@@ -1,6 +1,6 @@
 //! A picture as the watermark sees it: a few DCT coefficients of each 8x8 block of luma, and how much each may change.
 
-use std::f32::consts::{FRAC_1_SQRT_2, PI};
+use std::f32::consts::PI;
 
 use kraftr_imaging::RgbImage;
 
@@ -12,7 +12,6 @@ const FREQUENCIES: [(usize, usize); LINES] = [(2, 1), (1, 2), (2, 2), (1, 3), (3
 /// How the amplitude is shared between them: by the steps that JPEG quality 75 quantises luma with (7, 7, 8, 9, 10).
 const SHARES: [f32; LINES] = [0.95, 0.95, 1.05, 1.15, 1.2];
 pub(super) const SIDE: usize = 8;
-const FREQUENCIES_MAX: usize = 4;
 
 /// Change of a flat block in levels of luma, root mean square. Below it, JPEG quality 75 rounds the mark away.
 const RMS_FLAT: f32 = 0.62;
@@ -41,30 +40,29 @@ pub(super) struct Block {
     pub(super) texture: f32,
 }
 
-/// The cosines of the DCT: `basis[frequency][position]`, orthonormal.
-pub(super) struct Basis([[f32; SIDE]; FREQUENCIES_MAX]);
+/// The cosines of the DCT for frequencies 1, 2 and 3, orthonormal.
+pub(super) struct Basis([[f32; SIDE]; 3]);
 
 impl Basis {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|frequency| {
-            let scale = if frequency == 0 { 0.5 * FRAC_1_SQRT_2 } else { 0.5 };
-            std::array::from_fn(|x| scale * (PI * frequency as f32 * (2 * x + 1) as f32 / 16.0).cos())
+        Self([1.0, 2.0, 3.0].map(|frequency: f32| {
+            std::array::from_fn(|x| 0.5 * (PI * frequency * (2 * x + 1) as f32 / 16.0).cos())
         }))
     }
 
+    fn wave(&self, frequency: usize) -> &[f32; SIDE] {
+        &self.0[frequency - 1]
+    }
+
     fn forward(&self, luma: &[[f32; SIDE]; SIDE]) -> [f32; LINES] {
-        let mut rows = [[0.0; SIDE]; FREQUENCIES_MAX];
-        for (y, row) in luma.iter().enumerate() {
-            for frequency in 1..FREQUENCIES_MAX {
-                rows[frequency][y] = dot(row, &self.0[frequency]);
-            }
-        }
-        FREQUENCIES.map(|(u, v)| dot(&rows[u], &self.0[v]))
+        let columns = self.0.map(|wave| luma.map(|row| dot(&row, &wave)));
+        FREQUENCIES.map(|(u, v)| dot(&columns[u - 1], self.wave(v)))
     }
 
     /// The luma at (`x`, `y`) of a block with these coefficients.
     pub(super) fn inverse(&self, coefficients: &[f32; LINES], x: usize, y: usize) -> f32 {
-        let term = |(coefficient, (u, v)): (&f32, (usize, usize))| coefficient * self.0[u][x] * self.0[v][y];
+        let term =
+            |(coefficient, (u, v)): (&f32, (usize, usize))| coefficient * self.wave(u)[x] * self.wave(v)[y];
         coefficients.iter().zip(FREQUENCIES).map(term).sum()
     }
 }
