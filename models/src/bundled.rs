@@ -12,6 +12,9 @@ pub(crate) const MANIFESTS: &[(&str, &str)] = &[
 pub(crate) const FILES: &[(&str, &[u8])] =
     &[("demo.safetensors", include_bytes!("../demo/demo.safetensors"))];
 
+/// The release that runs without a download.
+pub const DEMO_RELEASE: &str = "demo-tryon";
+
 /// A drawn person, PNG, 480 x 720.
 pub const SAMPLE_PERSON: &[u8] = include_bytes!("../demo/samples/person-2.png");
 /// A drawn garment for [`SAMPLE_PERSON`], PNG, 480 x 720.

@@ -6,11 +6,15 @@
 pub mod bundled;
 pub mod device;
 mod error;
+mod fashn_vton;
+mod layers;
 mod model;
 mod noise;
 mod noop;
 mod picture;
 mod registry;
+mod sampler;
+mod trace;
 mod weights;
 
 pub use candle_core::Device;

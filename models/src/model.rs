@@ -37,7 +37,7 @@ pub struct Sampling {
 }
 
 /// A network with its sampler: what an implementer of a new architecture writes.
-pub trait Architecture: Send + Sync + 'static {
+pub(crate) trait Architecture: Send + Sync + 'static {
     /// Conditions of one render.
     type Prepared: Send + Sync + 'static;
     /// One image being denoised.

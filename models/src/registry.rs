@@ -10,6 +10,7 @@ use kraftr_protocol::manifest::ManifestFile;
 
 use crate::bundled;
 use crate::error::ModelError;
+use crate::fashn_vton::FashnVton;
 use crate::model::Model;
 use crate::noop::Noop;
 use crate::weights::Weights;
@@ -17,8 +18,13 @@ use crate::weights::Weights;
 type Constructor = fn(&Files<'_>, &Device) -> Result<Model, ModelError>;
 
 /// Every architecture: its name in manifests and how it is built.
-const ARCHITECTURES: &[(&str, Constructor)] =
-    &[("noop", |files, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest))))];
+const ARCHITECTURES: &[(&str, Constructor)] = &[
+    ("fashn-vton", |files, device| {
+        let network = FashnVton::release(files.manifest, &files.weights("weights")?, device)?;
+        Ok(Model::new(Arc::clone(files.manifest), network))
+    }),
+    ("noop", |files, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest)))),
+];
 
 /// The files of a release, by role.
 pub(crate) struct Files<'a> {
@@ -40,7 +46,11 @@ impl Files<'_> {
         let bytes = compiled_in(file).ok_or_else(|| ModelError::WeightsMissing {
             file: file.name.clone(),
             looked_in: self.folder.unwrap_or(Path::new("this program")).to_owned(),
-            hint: self.manifest.source.as_ref().map_or_else(String::new, |source| format!("; they come from {source}")),
+            hint: self
+                .manifest
+                .source
+                .as_ref()
+                .map_or_else(String::new, |source| format!("; they come from {source}")),
         })?;
         Ok(Weights::compiled_in(&file.name, bytes))
     }
@@ -48,7 +58,8 @@ impl Files<'_> {
 
 /// The compiled-in file that a manifest means: one with its name and length.
 fn compiled_in(file: &ManifestFile) -> Option<&'static [u8]> {
-    let named = bundled::FILES.iter().find(|(name, bytes)| *name == file.name && bytes.len() as u64 == file.bytes);
+    let named =
+        bundled::FILES.iter().find(|(name, bytes)| *name == file.name && bytes.len() as u64 == file.bytes);
     named.map(|(_, bytes)| *bytes)
 }
 
@@ -63,7 +74,9 @@ impl Registry {
     pub fn bundled() -> Self {
         let manifests = bundled::MANIFESTS
             .iter()
-            .map(|(name, text)| Arc::new(ReleaseManifest::parse(name, text).expect("compiled-in manifests are valid")))
+            .map(|(name, text)| {
+                Arc::new(ReleaseManifest::parse(name, text).expect("compiled-in manifests are valid"))
+            })
             .collect();
         Self { manifests, weights: None }
     }
@@ -82,8 +95,8 @@ impl Registry {
         paths.sort();
         let mut registry = Self { weights: Some(weights.to_owned()), ..Self::bundled() };
         for path in paths {
-            let text =
-                fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+            let text = fs::read_to_string(&path)
+                .map_err(|source| ModelError::Read { path: path.clone(), source })?;
             registry.add(ReleaseManifest::parse(&path.display().to_string(), &text)?, path)?;
         }
         Ok(registry)

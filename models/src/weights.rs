@@ -3,4 +3,4 @@
 pub(crate) mod contract;
 mod map;
 
-pub(crate) use map::Weights;
+pub(crate) use map::{Tensors, Weights};

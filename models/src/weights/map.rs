@@ -54,7 +54,8 @@ impl Weights {
     pub(crate) fn open(&self, expected: &[Expected], device: &Device) -> Result<Tensors<'_>, ModelError> {
         let tensors = SafeTensors::deserialize(&self.bytes).map_err(candle_core::Error::from)?;
         let found: Vec<_> = tensors.iter().collect();
-        let found = found.iter().filter_map(|(name, view)| Some((name.strip_prefix(self.prefix)?, view.shape())));
+        let found =
+            found.iter().filter_map(|(name, view)| Some((name.strip_prefix(self.prefix)?, view.shape())));
         let mismatch = Mismatch::between(expected, found);
         if !mismatch.is_empty() {
             return Err(ModelError::Contract { file: self.name.clone(), mismatch });

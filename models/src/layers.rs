@@ -1,0 +1,9 @@
+//! Layers that architectures share. Each works on any device in plain tensor operations; on a CPU the
+//! hot ones run as the fused loops of [`cpu`].
+
+pub(crate) mod attention;
+pub(crate) mod linear;
+pub(crate) mod modulation;
+pub(crate) mod norm;
+pub(crate) mod patch;
+pub(crate) mod rope;

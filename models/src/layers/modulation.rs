@@ -1,0 +1,42 @@
+//! Shift, scale and gate, made from the conditioning vector of each row.
+
+use candle_core::{Result, Tensor};
+
+use super::linear::Linear;
+use crate::weights::Tensors;
+
+/// The layer that makes them.
+pub(crate) struct Modulation {
+    linear: Linear,
+    width: usize,
+}
+
+impl Modulation {
+    /// The layer `name`, for tokens of `width`.
+    pub(crate) fn load(tensors: &Tensors<'_>, name: &str, width: usize) -> Result<Self> {
+        Ok(Self { linear: Linear::load(tensors, name)?, width })
+    }
+
+    /// `active` is SiLU of the conditioning vectors, `[b, width]`.
+    pub(crate) fn forward(&self, active: &Tensor) -> Result<Pieces> {
+        Ok(Pieces { all: self.linear.forward(active)?, width: self.width })
+    }
+}
+
+/// The pieces of one layer side by side, `[b, pieces * width]`.
+pub(crate) struct Pieces {
+    all: Tensor,
+    width: usize,
+}
+
+impl Pieces {
+    /// Piece `n`, `[b, 1, width]`.
+    pub(crate) fn piece(&self, n: usize) -> Result<Tensor> {
+        self.all.narrow(1, n * self.width, self.width)?.unsqueeze(1)
+    }
+
+    /// `x + gate * y` with piece `gate`; `[b, n, width]`.
+    pub(crate) fn gated(&self, gate: usize, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        x + y.broadcast_mul(&self.piece(gate)?)?
+    }
+}
