@@ -1,0 +1,124 @@
+//! What a worker is told when it starts.
+
+use std::time::Duration;
+
+use kraftr_models::Registry;
+use kraftr_protocol::{Class, Lane, WorkerId, limits};
+
+/// What a worker is told when it starts. [`WorkerConfig::new`] fills in what most workers want.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Who it is: new at every start.
+    pub id: WorkerId,
+    /// Its pool: workers of one hardware class.
+    pub pool: String,
+    /// Where its models run: `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Renders it holds at once. More than `max_batch` keeps the engine busy while others are
+    /// fetched and uploaded.
+    pub slots: u32,
+    /// Releases it loads and takes jobs for; empty means each one of the registry whose weights are
+    /// there.
+    pub releases: Vec<String>,
+    /// How long running renders may go on once it drains; then they are handed back.
+    pub grace: Duration,
+    /// Samples in one forward pass.
+    pub max_batch: usize,
+    /// Steps between two previews of a sample; 0 makes none.
+    pub preview_every: u32,
+    /// How often it renews its leases; well under a third of the lease that grants give.
+    pub heartbeat_every: Duration,
+}
+
+impl WorkerConfig {
+    /// Renders held at once unless told otherwise: one in the engine, one on its way in or out.
+    pub const SLOTS: u32 = 2;
+    /// Most renders that may be held at once.
+    pub const SLOTS_MAX: u32 = 256;
+    /// Samples in one forward pass unless told otherwise.
+    pub const MAX_BATCH: usize = 4;
+    /// Steps between two previews unless told otherwise.
+    pub const PREVIEW_EVERY: u32 = 4;
+    /// How long a drain may take unless told otherwise: less than the 30 s that supervisors give.
+    pub const GRACE: Duration = Duration::from_secs(20);
+
+    /// A worker of `pool` on the CPU with every release there is.
+    pub fn new(id: WorkerId, pool: impl Into<String>) -> Self {
+        Self {
+            id,
+            pool: pool.into(),
+            device: "cpu".to_owned(),
+            slots: Self::SLOTS,
+            releases: Vec::new(),
+            grace: Self::GRACE,
+            max_batch: Self::MAX_BATCH,
+            preview_every: Self::PREVIEW_EVERY,
+            heartbeat_every: limits::HEARTBEAT_EVERY,
+        }
+    }
+
+    /// Names the releases that are meant, or says everything that is wrong.
+    pub(crate) fn resolve(&mut self, registry: &Registry) -> Result<(), Vec<String>> {
+        if self.releases.is_empty() {
+            self.releases = registry.present().map(|manifest| manifest.name.clone()).collect();
+        }
+        let mistakes: Vec<String> = [
+            (self.pool.is_empty(), "pool: must not be empty".to_owned()),
+            (
+                !(1..=Self::SLOTS_MAX).contains(&self.slots),
+                format!("slots: must be 1 to {}", Self::SLOTS_MAX),
+            ),
+            (self.max_batch == 0, "max_batch: must be at least 1".to_owned()),
+            (self.heartbeat_every.is_zero(), "heartbeat_every: must not be zero".to_owned()),
+            (self.releases.is_empty(), "releases: the registry has none whose weights are there".to_owned()),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, mistake)| wrong.then_some(mistake))
+        .collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// Where its jobs come from, the urgent ones of every release first.
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
+        let lane =
+            |class, release: &String| Lane { pool: self.pool.clone(), release: release.clone(), class };
+        Class::ALL
+            .into_iter()
+            .flat_map(|class| self.releases.iter().map(move |release| lane(class, release)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> WorkerConfig {
+        WorkerConfig::new("wrk_00000000000000000000000001".parse().unwrap(), "cpu")
+    }
+
+    #[test]
+    fn no_release_named_means_all_that_are_there() {
+        let mut config = config();
+        config.resolve(&Registry::bundled()).unwrap();
+        assert_eq!(config.releases, ["demo-tryon", "noop"]);
+        let lanes: Vec<String> = config.lanes().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lanes,
+            ["cpu.demo-tryon.interactive", "cpu.noop.interactive", "cpu.demo-tryon.batch", "cpu.noop.batch"]
+        );
+    }
+
+    #[test]
+    fn mistakes_are_listed_at_once() {
+        let broken = WorkerConfig {
+            pool: String::new(),
+            slots: 0,
+            max_batch: 0,
+            heartbeat_every: Duration::ZERO,
+            ..config()
+        };
+        let mistakes = broken.clone().resolve(&Registry::bundled()).unwrap_err();
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+    }
+}

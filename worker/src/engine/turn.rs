@@ -1,0 +1,286 @@
+//! The engine's loop: commands, one forward pass, results; then again.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kraftr_models::{Model, ModelError, Sample};
+use kraftr_protocol::{Failure, FailureCode};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::EngineSettings;
+use super::batch::{Candidate, pick};
+use super::command::{Begin, Command, Outcome};
+use super::residency::Residency;
+use super::slot::Slot;
+
+/// What can go wrong inside a model.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It said so.
+    Failed(Failure),
+    /// It panicked: what it was working on is undefined.
+    Crashed,
+}
+
+impl From<ModelError> for Fault {
+    fn from(error: ModelError) -> Self {
+        tracing::warn!(%error, "the model failed");
+        let code = error.failure_code();
+        // Only what concerns the inputs is for their owner; the rest names files and devices.
+        let message = match code {
+            FailureCode::InputInvalid => error.to_string(),
+            FailureCode::OutOfMemory => "the device ran out of memory".to_owned(),
+            FailureCode::ReleaseUnavailable => "the release cannot be used on this worker".to_owned(),
+            _ => "the model could not compute this render".to_owned(),
+        };
+        Self::Failed(Failure::new(code, message))
+    }
+}
+
+impl Fault {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Failed(failure) => Outcome::Failed(failure.clone()),
+            Self::Crashed => Outcome::Crashed,
+        }
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Failed(Failure { code: FailureCode::OutOfMemory, .. }))
+    }
+}
+
+/// Runs model code, so that a panic in it is a fault and not the end of the thread.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, ModelError>) -> Result<T, Fault> {
+    // Whatever the model was working on is dropped, so nobody sees it half changed.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            tracing::error!(panic = message(&*panic), "the model crashed");
+            Err(Fault::Crashed)
+        }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// The state of the engine's thread.
+pub(super) struct Engine {
+    inbox: mpsc::Receiver<Command>,
+    residency: Arc<Residency>,
+    settings: EngineSettings,
+    /// In the order of arrival.
+    slots: Vec<Slot>,
+    /// Releases that ran out of memory with more samples than this, while renders of theirs are here.
+    room: BTreeMap<String, usize>,
+    broken: bool,
+}
+
+impl Engine {
+    pub(super) fn new(
+        inbox: mpsc::Receiver<Command>,
+        residency: Arc<Residency>,
+        settings: EngineSettings,
+    ) -> Self {
+        Self { inbox, residency, settings, slots: Vec::new(), room: BTreeMap::new(), broken: false }
+    }
+
+    /// Until the handle is dropped, or until a release that crashed cannot be loaded again.
+    pub(super) fn run(mut self) {
+        while !self.broken && self.take_commands() {
+            self.turn();
+        }
+        self.abandon();
+    }
+
+    /// One turn: at most one forward pass.
+    fn turn(&mut self) {
+        self.forget_unwanted();
+        self.step();
+        self.deliver_finished();
+        self.room.retain(|release, _| self.slots.iter().any(|slot| slot.release == *release));
+    }
+
+    /// Takes every command that has come, and waits for one while there is nothing to do. False once
+    /// nobody can send any more.
+    fn take_commands(&mut self) -> bool {
+        if self.slots.is_empty() {
+            match self.inbox.blocking_recv() {
+                Some(command) => self.obey(command),
+                None => return false,
+            }
+        }
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Load(load) => {
+                // A caller that has gone does not want to know.
+                drop(load.done.send(self.residency.load(&load.release)));
+            }
+            Command::Begin(begin) => self.begin(*begin),
+        }
+    }
+
+    fn begin(&mut self, begin: Begin) {
+        let Begin { release, class, prepared, samplings, line } = begin;
+        if line.is_unwanted() {
+            return line.end(Outcome::Stopped);
+        }
+        let Some(model) = self.residency.get(&release) else {
+            let failure = Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker");
+            return line.end(Outcome::Failed(failure));
+        };
+        match Slot::new(&model, release.clone(), class, &prepared, &samplings, line) {
+            Ok(slot) => self.slots.push(slot),
+            Err((line, fault)) => {
+                self.recover(&release, &fault);
+                line.end(fault.outcome());
+            }
+        }
+    }
+
+    fn forget_unwanted(&mut self) {
+        for slot in self.slots.extract_if(.., |slot| slot.line.is_unwanted()) {
+            slot.line.end(Outcome::Stopped);
+        }
+    }
+
+    /// Steps the samples that [`pick`] chooses.
+    fn step(&mut self) {
+        let mut owners = Vec::new();
+        let mut candidates = Vec::new();
+        for (owner, slot) in self.slots.iter().enumerate() {
+            let undone = slot.undone();
+            owners.resize(owners.len() + undone, owner);
+            candidates
+                .resize(candidates.len() + undone, Candidate { class: slot.class, release: &slot.release });
+        }
+        let room = |release: &str| self.room.get(release).copied().unwrap_or(self.settings.max_batch);
+        let picked = pick(&candidates, room);
+        let Some(release) = picked.first().map(|&n| candidates[n].release.to_owned()) else {
+            return;
+        };
+        let chosen: Vec<usize> = picked.iter().map(|&n| owners[n]).collect();
+        let Some(model) = self.residency.get(&release) else {
+            let gone =
+                Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker any more");
+            return self.end(&chosen, &Fault::Failed(gone));
+        };
+        let mut samples: Vec<&mut Sample> = self.slots.iter_mut().flat_map(Slot::samples).collect();
+        let mut nth = 0;
+        samples.retain(|_| {
+            nth += 1;
+            picked.binary_search(&(nth - 1)).is_ok()
+        });
+        let started = Instant::now();
+        let result = guarded(|| model.step(&mut samples));
+        self.account(&release, &model, &chosen, started.elapsed(), result);
+    }
+
+    /// Draws the consequences of a pass in which `chosen` names the slot of each sample.
+    fn account(
+        &mut self,
+        release: &str,
+        model: &Model,
+        chosen: &[usize],
+        elapsed: Duration,
+        result: Result<(), Fault>,
+    ) {
+        let share = elapsed / u32::try_from(chosen.len()).unwrap_or(u32::MAX).max(1);
+        for &owner in chosen {
+            self.slots[owner].device_time += share;
+        }
+        match result {
+            Ok(()) => self.show(model, chosen),
+            Err(fault) if fault.is_out_of_memory() && chosen.len() > 1 => {
+                // Nothing has moved: the same samples go again, fewer at a time.
+                tracing::warn!(release, samples = chosen.len(), "out of memory: smaller batches from now on");
+                self.room.insert(release.to_owned(), chosen.len() / 2);
+            }
+            Err(fault) => self.end(chosen, &fault),
+        }
+    }
+
+    fn show(&mut self, model: &Model, chosen: &[usize]) {
+        let mut crashed = Vec::new();
+        for (owner, slot) in self.slots.iter_mut().enumerate().filter(|(owner, _)| chosen.contains(owner)) {
+            // A preview that fails is not shown; one that crashes may have changed the model.
+            if let Err(Fault::Crashed) = slot.show(model, self.settings.preview_every) {
+                crashed.push(owner);
+            }
+        }
+        self.end(&crashed, &Fault::Crashed);
+    }
+
+    fn deliver_finished(&mut self) {
+        let mut faults = Vec::new();
+        for (owner, slot) in self.slots.iter_mut().enumerate() {
+            if slot.has_done_samples()
+                && let Some(model) = self.residency.get(&slot.release)
+                && let Err(fault) = slot.finish(&model)
+            {
+                faults.push((owner, fault));
+            }
+        }
+        // From behind, so that the numbers before stay right.
+        for (owner, fault) in faults.into_iter().rev() {
+            self.end(&[owner], &fault);
+        }
+        self.slots.extract_if(.., |slot| slot.is_finished()).for_each(Slot::deliver);
+    }
+
+    /// Ends the renders in those slots, all of one release.
+    fn end(&mut self, owners: &[usize], fault: &Fault) {
+        let mut owner = 0;
+        let ended: Vec<Slot> = self
+            .slots
+            .extract_if(.., |_| {
+                owner += 1;
+                owners.contains(&(owner - 1))
+            })
+            .collect();
+        if let Some(slot) = ended.first() {
+            self.recover(&slot.release, fault);
+        }
+        for slot in ended {
+            slot.line.end(fault.outcome());
+        }
+    }
+
+    /// After a crash the network may be half changed: its release is loaded anew, and where that
+    /// fails the engine is of no use any more.
+    fn recover(&mut self, release: &str, fault: &Fault) {
+        if matches!(fault, Fault::Crashed)
+            && let Err(error) = self.residency.load(release)
+        {
+            tracing::error!(%error, release, "the release cannot be loaded again");
+            self.broken = true;
+        }
+    }
+
+    /// Lets go of everything that is here or on its way, as nobody's fault.
+    fn abandon(mut self) {
+        self.slots.drain(..).for_each(|slot| slot.line.end(Outcome::Stopped));
+        self.inbox.close();
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Begin(begin) = command {
+                begin.line.end(Outcome::Stopped);
+            }
+        }
+    }
+}

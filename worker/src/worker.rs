@@ -1,0 +1,249 @@
+//! A worker's life: load, announce, take jobs, drain, hand back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kraftr_models::{ModelError, Registry};
+use kraftr_protocol::WorkerId;
+use kraftr_protocol::message::{Control, Job};
+use kraftr_provenance::KeyRing;
+use kraftr_transport::{BoxSource, Delivery, Transport, TransportError};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use crate::claim::{Claim, claim};
+use crate::config::WorkerConfig;
+use crate::engine::{EngineGone, EngineHandle, EngineSettings};
+use crate::lease::{Heart, Leases, Stop};
+use crate::pipeline::report::Reported;
+use crate::pipeline::{Pipeline, client};
+
+/// Why a worker cannot start, or why it ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The configuration does not hold.
+    #[error("worker configuration: {}", mistakes.join("; "))]
+    Config {
+        /// One sentence each.
+        mistakes: Vec<String>,
+    },
+    /// A release cannot be loaded, or the device cannot be used.
+    #[error("cannot load {what}: {source}")]
+    Load {
+        /// The release or the device.
+        what: String,
+        /// The cause.
+        source: ModelError,
+    },
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The engine's thread cannot be started.
+    #[error("the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The engine ended by itself; the log says why. Start the worker again.
+    #[error("the engine stopped by itself; its last log lines say why")]
+    EngineLost,
+    /// The transport does not let the worker subscribe, or closed while it ran.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// A worker that has not started.
+pub struct Worker {
+    config: WorkerConfig,
+    transport: Arc<dyn Transport>,
+    registry: Arc<Registry>,
+    keys: Arc<KeyRing>,
+}
+
+impl Worker {
+    /// Checks the configuration against the releases there are.
+    pub fn new(
+        mut config: WorkerConfig,
+        transport: Arc<dyn Transport>,
+        registry: Arc<Registry>,
+        keys: KeyRing,
+    ) -> Result<Self, WorkerError> {
+        config.resolve(&registry).map_err(|mistakes| WorkerError::Config { mistakes })?;
+        Ok(Self { config, transport, registry, keys: Arc::new(keys) })
+    }
+
+    /// Loads its releases, then works until `shutdown` or until it is told to drain. Draining, it
+    /// claims nothing more, lets what runs finish within the grace, hands back the rest and returns.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        let Self { config, transport, registry, keys } = self;
+        let engine = tokio::select! {
+            engine = start_engine(&config, registry) => engine?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let jobs = transport.consume_jobs(&config.lanes(), config.slots as usize).await?;
+        let control = transport.consume_control().await?;
+        let leases = Arc::<Leases>::default();
+        let draining = shutdown.child_token();
+        let _listener = AbortOnDropHandle::new(tokio::spawn(listen(
+            control,
+            config.id,
+            Arc::clone(&leases),
+            draining.clone(),
+        )));
+        let heart = Heart {
+            transport: Arc::clone(&transport),
+            leases: Arc::clone(&leases),
+            worker: config.id,
+            lanes: config.lanes(),
+            slots: config.slots,
+            every: config.heartbeat_every,
+            draining: draining.clone(),
+        };
+        let _heart = AbortOnDropHandle::new(tokio::spawn(heart.run()));
+        let pipeline = Arc::new(Pipeline::new(config.id, transport, engine, client()?, keys));
+        let crew = Crew { worker: config.id, pipeline, leases, draining, over: CancellationToken::new() };
+        tracing::info!(worker.id = %config.id, releases = ?config.releases, slots = config.slots, "ready");
+        crew.work(jobs, config.grace).await
+    }
+}
+
+async fn start_engine(config: &WorkerConfig, registry: Arc<Registry>) -> Result<EngineHandle, WorkerError> {
+    let failed = |what: &str, source| WorkerError::Load { what: what.to_owned(), source };
+    let device = kraftr_models::device::choose(&config.device).map_err(|e| failed(&config.device, e))?;
+    let settings = EngineSettings {
+        max_batch: config.max_batch,
+        preview_every: config.preview_every,
+        commands: config.slots as usize,
+    };
+    let engine = EngineHandle::start(registry, device, settings)?;
+    for release in &config.releases {
+        let loaded = engine.load(release).await.map_err(|EngineGone| WorkerError::EngineLost)?;
+        loaded.map_err(|source| failed(release, source))?;
+    }
+    Ok(engine)
+}
+
+/// Does what the scheduler tells everyone.
+async fn listen(
+    mut control: BoxSource<Control>,
+    worker: WorkerId,
+    leases: Arc<Leases>,
+    draining: CancellationToken,
+) {
+    while let Some(message) = control.next().await {
+        match message {
+            Control::Cancel { render } => leases.order(render, Stop::Cancel),
+            Control::Drain { worker: whom } if whom.is_none_or(|whom| whom == worker) => draining.cancel(),
+            Control::Drain { .. } => {}
+        }
+    }
+}
+
+/// Why no more jobs are taken.
+enum Ended {
+    Asked,
+    EngineLost,
+    TransportClosed,
+}
+
+/// What the tasks of a working worker share.
+#[derive(Clone)]
+struct Crew {
+    worker: WorkerId,
+    pipeline: Arc<Pipeline>,
+    leases: Arc<Leases>,
+    /// No claims from then on.
+    draining: CancellationToken,
+    /// The grace is over.
+    over: CancellationToken,
+}
+
+impl Crew {
+    /// Takes jobs until it is told to drain, or cannot; then drains.
+    async fn work(self, jobs: BoxSource<Delivery<Job>>, grace: Duration) -> Result<(), WorkerError> {
+        let mut renders = JoinSet::new();
+        let ended = self.take_jobs(jobs, &mut renders).await;
+        self.draining.cancel();
+        tracing::info!(renders = renders.len(), "draining");
+        let (grace, result) = match ended {
+            Ended::Asked => (grace, Ok(())),
+            Ended::EngineLost => (Duration::ZERO, Err(WorkerError::EngineLost)),
+            Ended::TransportClosed => (Duration::ZERO, Err(TransportError::Closed.into())),
+        };
+        self.drain(&mut renders, grace).await;
+        if let Some(pipeline) = Arc::into_inner(self.pipeline) {
+            pipeline.stop().await;
+        }
+        result
+    }
+
+    /// One task for each job; the transport hands over no more than there are slots.
+    async fn take_jobs(&self, mut jobs: BoxSource<Delivery<Job>>, renders: &mut JoinSet<()>) -> Ended {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => return Ended::Asked,
+                () = self.pipeline.engine_gone() => return Ended::EngineLost,
+                Some(ended) = renders.join_next() => note_panic(ended),
+                job = jobs.next() => match job {
+                    Some(delivery) => {
+                        let job = delivery.body;
+                        let span = tracing::info_span!("render", render.id = %job.render, attempt = job.attempt);
+                        renders.spawn(self.clone().handle(delivery).instrument(span));
+                    }
+                    None => return Ended::TransportClosed,
+                },
+            }
+        }
+    }
+
+    /// From a job message to its settlement.
+    async fn handle(self, delivery: Delivery<Job>) {
+        let job = delivery.body;
+        let Some(reservation) = self.leases.reserve(job) else {
+            tracing::debug!("this job is here already");
+            return delivery.ack();
+        };
+        let claim = tokio::select! {
+            claim = claim(self.pipeline.transport(), self.worker, job, &self.draining) => claim,
+            () = self.over.cancelled() => Claim::Unanswered,
+        };
+        match claim {
+            Claim::Granted { grant, asked } => {
+                let lease = reservation.hold(&grant, asked);
+                let ending = self.pipeline.run(&grant, &lease).await;
+                tracing::info!(epoch = %grant.epoch, ending = ending.name(), "ended");
+                if self.pipeline.report(&grant, &lease, ending).await == Reported::Settled {
+                    delivery.ack();
+                }
+            }
+            Claim::Refused(reason) => {
+                tracing::debug!(?reason, "not granted");
+                delivery.ack();
+            }
+            Claim::Unanswered => tracing::warn!("the claim was not answered: the job goes back"),
+        }
+    }
+
+    /// Waits for what runs, and after the grace for what is handed back.
+    async fn drain(&self, renders: &mut JoinSet<()>, grace: Duration) {
+        let finish = async {
+            while let Some(ended) = renders.join_next().await {
+                note_panic(ended);
+            }
+        };
+        tokio::pin!(finish);
+        if tokio::time::timeout(grace, &mut finish).await.is_err() {
+            self.over.cancel();
+            self.leases.hand_back();
+            // Every lease runs out in the end, so this ends too.
+            finish.await;
+        }
+    }
+}
+
+/// A task that panicked has dropped its delivery and its lease: the job is redelivered.
+fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a render's task crashed");
+    }
+}
