@@ -1,0 +1,318 @@
+//! The command line: what can be asked for, and how each command explains itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
+use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, WatermarkRef};
+
+/// Product photos from a person, a garment and a GPU.
+#[derive(Debug, Parser)]
+#[command(name = "kraftr", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to log to standard error, such as `info` or `kraftr_worker=debug,warn`
+    #[arg(long, global = true, env = "KRAFTR_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 it failed, or a check found what must not be (model parity, admin ledger audit); \
+2 the command line is wrong.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole path once: upload, render, watermark, ledger
+    #[command(after_help = "\
+Examples:
+  kraftr demo
+  kraftr demo --person me.png --garment shirt.png --category tops
+  kraftr demo --serve --data-dir demo-data")]
+    Demo(DemoArgs),
+    /// Run the fleet as a server whose data survive restarts
+    #[command(after_help = "\
+Everything lies under --data-dir; stop it in any way, also with SIGKILL, and start it again.
+The first start of a data directory makes an org with 1,000 credits and one API key, shown once.
+
+Examples:
+  kraftr dev
+  kraftr dev --listen 127.0.0.1:0 --data-dir /tmp/fleet --ready-file /tmp/fleet.json
+
+The ready file holds {\"url\":…,\"api_key\":…} and appears whole; api_key is null unless it is a new one.")]
+    Dev(DevArgs),
+    /// Render with the model and the watermark alone, without a server
+    #[command(after_help = "\
+Examples:
+  kraftr render --person person.png --garment tee.png --category tops --out out.png
+  kraftr render --person person.png --garment tee.png --category tops --out out.jpg --samples 4 --seed 7")]
+    Render(RenderArgs),
+    /// Look at models and prove them
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Look after orgs, keys and credits of a data directory, also while `kraftr dev` runs on it
+    #[command(after_help = "\
+Examples:
+  kraftr admin org list
+  kraftr admin --data-dir fleet key create --label laptop
+  kraftr admin grant --credits 500 --reference invoice-17
+  kraftr admin ledger audit --json")]
+    Admin(AdminArgs),
+    /// Read and write the invisible watermark of a picture
+    #[command(subcommand)]
+    Watermark(WatermarkCommand),
+}
+
+/// Arguments of `kraftr demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Picture of a person [default: the bundled sample]
+    #[arg(long, value_name = "FILE")]
+    pub person: Option<PathBuf>,
+    /// Picture of a garment [default: the bundled sample]
+    #[arg(long, value_name = "FILE", requires = "category")]
+    pub garment: Option<PathBuf>,
+    /// Where the garment is worn: tops, bottoms or one-pieces
+    #[arg(long, requires = "garment")]
+    pub category: Option<Category>,
+    /// Where database, objects and pictures go [default: a fresh temporary directory, which stays]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep serving afterwards, until Ctrl-C
+    #[arg(long)]
+    pub serve: bool,
+}
+
+/// Arguments of `kraftr dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where database and objects lie
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Address of the HTTP API; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where to write the URL and a new API key, as JSON, once it serves
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Accept webhooks to private addresses and over plain HTTP
+    #[arg(long)]
+    pub allow_private_webhooks: bool,
+}
+
+/// The data directory of `dev` and `admin` unless another is named.
+const DATA_DIR: &str = "kraftr-data";
+
+/// Arguments of `kraftr render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// Picture of a person
+    #[arg(long, value_name = "FILE")]
+    pub person: PathBuf,
+    /// Picture of a garment
+    #[arg(long, value_name = "FILE")]
+    pub garment: PathBuf,
+    /// Where the garment is worn: tops, bottoms or one-pieces
+    #[arg(long)]
+    pub category: Category,
+    /// Where the picture goes: .png, .jpg or .webp; several samples go to out-1.png, out-2.png, …
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// A release that `kraftr model list` shows [default: the first]
+    #[arg(long, value_name = "RELEASE")]
+    pub model: Option<String>,
+    /// Denoise steps [default: the release's for balanced quality]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub steps: Option<u32>,
+    /// Seed of the noise; sample n uses seed + n - 1
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true, value_parser = value_parser!(u64).range(..=SEED_MAX))]
+    pub seed: u64,
+    /// Pictures to make
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=i64::from(SAMPLES_MAX)))]
+    pub samples: u32,
+}
+
+/// What `kraftr model` can do.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Compare our tensors with those recorded from the reference; exit code 1 when one differs
+    #[command(after_help = "Prints {\"checks\":[{\"name\":…,\"rel_err\":…}],\"ok\":…}.")]
+    Parity {
+        /// A fixture's JSON file; its tensors lie beside it
+        fixture: PathBuf,
+    },
+    /// List the releases that this program can run
+    List,
+}
+
+/// Arguments of `kraftr admin`.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The fleet's data directory
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, global = true)]
+    pub data_dir: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What `kraftr admin` can do.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Orgs
+    #[command(subcommand)]
+    Org(OrgCommand),
+    /// API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Give an org credits; the same reference never gives twice
+    Grant {
+        /// Which org
+        #[command(flatten)]
+        org: OrgChoice,
+        /// How many
+        #[arg(long, value_name = "N", value_parser = parse_credits)]
+        credits: Credits,
+        /// What they were paid with, such as an invoice number
+        #[arg(long, value_name = "TEXT")]
+        reference: String,
+    },
+    /// The ledger
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+/// Which org a command is about.
+#[derive(Debug, Args)]
+pub struct OrgChoice {
+    /// The org's id [default: the only org there is]
+    #[arg(long, value_name = "ORG")]
+    pub org: Option<OrgId>,
+}
+
+/// What can be done with orgs.
+#[derive(Debug, Subcommand)]
+pub enum OrgCommand {
+    /// List orgs with their credits
+    List,
+    /// Make an org without credits
+    Create {
+        /// Its name, for operators
+        name: String,
+    },
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print its secret, once
+    Create {
+        /// Which org
+        #[command(flatten)]
+        org: OrgChoice,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "made by an operator")]
+        label: String,
+    },
+    /// List an org's keys
+    List {
+        /// Which org
+        #[command(flatten)]
+        org: OrgChoice,
+    },
+    /// Revoke a key at once and for good
+    Revoke {
+        /// The key's id
+        key: ApiKeyId,
+    },
+}
+
+/// What can be done with the ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Check every invariant of the books; exit code 1 when one does not hold
+    Audit {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What `kraftr watermark` can do.
+#[derive(Debug, Subcommand)]
+pub enum WatermarkCommand {
+    /// Look for the mark; prints {"found":…,"payload":…,"score":…,"key":…}
+    Detect {
+        /// A picture: PNG, JPEG or WebP
+        picture: PathBuf,
+    },
+    /// Mark a picture with the development key
+    #[command(after_help = "Example: kraftr watermark embed --payload 0123456789abcdef in.png out.png")]
+    Embed {
+        /// The 64 bits to carry, as 16 hexadecimal digits
+        #[arg(long, value_name = "HEX")]
+        payload: WatermarkRef,
+        /// A picture: PNG, JPEG or WebP
+        picture: PathBuf,
+        /// Where the marked picture goes: .png, .jpg or .webp
+        out: PathBuf,
+    },
+}
+
+fn parse_credits(text: &str) -> Result<Credits, String> {
+    match text.parse::<i64>() {
+        Ok(credits) if (1..=CREDITS_MAX).contains(&credits) => Ok(Credits(credits)),
+        _ => Err(format!("use a whole number from 1 to {CREDITS_MAX}")),
+    }
+}
+
+/// Credits of one grant: far below what sums of 64 bits can hold, far above what anybody buys.
+const CREDITS_MAX: i64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_what_is_right() {
+        let render = "kraftr render --person p.png --garment g.png --out o.png";
+        for (line, hint) in [
+            (format!("{render} --category hats"), "tops, bottoms, one-pieces"),
+            (format!("{render} --category tops --samples 5"), "1..=4"),
+            (format!("{render} --category tops --samples 0"), "1..=4"),
+            (format!("{render} --category tops --seed 9007199254740992"), "9007199254740991"),
+            (format!("{render} --category tops --steps -1"), "--steps"),
+            ("kraftr demo --garment shirt.png".into(), "--category"),
+            ("kraftr demo --category tops".into(), "--garment"),
+            ("kraftr dev --listen localhost".into(), "--listen"),
+            ("kraftr admin grant --credits 0 --reference x".into(), "whole number from 1"),
+            ("kraftr admin key revoke org_1".into(), "key_"),
+            ("kraftr watermark embed --payload 12 a.png b.png".into(), "--payload"),
+        ] {
+            let error = parse(&line).unwrap_err();
+            assert!(error.contains(hint), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_data_directory_can_be_named_before_and_after_the_command() {
+        for line in ["kraftr admin --data-dir d org list", "kraftr admin org list --data-dir d"] {
+            let Ok(Cli { command: Command::Admin(args), .. }) = parse(line) else { panic!("{line}") };
+            assert_eq!(args.data_dir, PathBuf::from("d"));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! One file for each command.
+
+pub mod admin;
+pub mod demo;
+pub mod dev;
+pub mod model;
+pub mod render;
+pub mod watermark;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use kraftr_imaging::{Encoding, ImagingError, Limits, RgbImage};
+use kraftr_models::Registry;
+use kraftr_protocol::limits::{
+    ASSET_ASPECT_MAX, ASSET_BYTES_MAX, ASSET_PIXELS_MAX, ASSET_SIDE_MAX, ASSET_SIDE_MIN,
+};
+use kraftr_protocol::manifest::Task;
+use kraftr_protocol::{Format, ReleaseManifest};
+
+use crate::cli::{Cli, Command};
+
+/// What a picture may be: the same that may be uploaded.
+const PICTURE: Limits = Limits {
+    bytes_max: ASSET_BYTES_MAX,
+    side_min: ASSET_SIDE_MIN,
+    side_max: ASSET_SIDE_MAX,
+    pixels_max: ASSET_PIXELS_MAX,
+    aspect_max: ASSET_ASPECT_MAX,
+};
+
+/// How a command ended when nothing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what was asked.
+    Done,
+    /// It looked, and found what must not be.
+    FoundFault,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::FoundFault => Self::FAILURE,
+        }
+    }
+}
+
+/// What is logged unless the user says otherwise: a server tells what it does, a command only what is wrong.
+pub const fn default_log(command: &Command) -> &'static str {
+    match command {
+        Command::Dev(_) => "info",
+        _ => "warn",
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> Result<Outcome> {
+    match cli.command {
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Dev(args) => block_on(dev::run(args)),
+        Command::Render(args) => render::run(&args),
+        Command::Model(command) => model::run(command),
+        Command::Admin(args) => block_on(admin::run(args)),
+        Command::Watermark(command) => watermark::run(command),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    tokio::runtime::Runtime::new().context("the asynchronous runtime cannot start")?.block_on(command)
+}
+
+/// Resolves when the process is asked to stop. Asked a second time, the process ends at once.
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// Reads a picture.
+fn read_picture(path: &Path) -> Result<RgbImage> {
+    decode(&read_file(path)?).with_context(|| path.display().to_string())
+}
+
+/// Decodes a picture.
+fn decode(bytes: &[u8]) -> Result<RgbImage, ImagingError> {
+    kraftr_imaging::decode(bytes, &PICTURE).map(|decoded| decoded.image)
+}
+
+/// Reads a file that must not be larger than an upload may be.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let failed = || format!("cannot read {}", path.display());
+    let length = std::fs::metadata(path).with_context(failed)?.len();
+    if length > ASSET_BYTES_MAX as u64 {
+        bail!("{} has {length} bytes; a picture may have {ASSET_BYTES_MAX}", path.display());
+    }
+    std::fs::read(path).with_context(failed)
+}
+
+/// The release that is used when none is named: the first that puts clothes on people.
+fn default_release(registry: &Registry) -> Option<&ReleaseManifest> {
+    registry.manifests().find(|manifest| manifest.task == Task::TryOn)
+}
+
+/// The format that a file name's ending asks for.
+fn format_of(path: &Path) -> Result<Format> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
+    match ending.as_str() {
+        "png" => Ok(Format::Png),
+        "jpg" | "jpeg" => Ok(Format::Jpeg),
+        "webp" => Ok(Format::Webp),
+        _ => bail!("{}: the name must end in .png, .jpg or .webp", path.display()),
+    }
+}
+
+/// How a file of that format is encoded.
+const fn encoding(format: Format) -> Encoding {
+    match format {
+        Format::Png => Encoding::Png,
+        Format::Jpeg => Encoding::Jpeg { quality: 92 },
+        Format::Webp => Encoding::Webp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_names_the_format() {
+        assert_eq!(format_of(Path::new("a/b.PNG")).unwrap(), Format::Png);
+        assert_eq!(format_of(Path::new("b.jpeg")).unwrap(), Format::Jpeg);
+        assert_eq!(format_of(Path::new("b.webp")).unwrap(), Format::Webp);
+        for name in ["b", "b.gif", ".png", ""] {
+            assert!(format_of(Path::new(name)).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `kraftr dev`: the fleet as a server over data that outlive it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kraftr_models::{Registry, bundled};
+use kraftr_protocol::{Credits, OrgId};
+use serde::Serialize;
+
+use crate::cli::DevArgs;
+use crate::commands::{Outcome, default_release, stop_signal};
+use crate::data_dir::{DataDir, write_atomically};
+use crate::fleet::{Fleet, FleetConfig};
+use crate::output;
+
+/// The org that the first start makes.
+const ORG_NAME: &str = "dev";
+/// What it gets.
+const WELCOME: Credits = Credits(1_000);
+/// Its presence says that a key has been shown, so that no later start makes another.
+const KEY_SHOWN: &str = "first-key-shown";
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    url: &'a str,
+    api_key: Option<&'a str>,
+}
+
+/// Runs the server until it is asked to stop.
+pub async fn run(args: DevArgs) -> Result<Outcome> {
+    // What an earlier start wrote there would tell a waiting script the wrong address.
+    if let Some(ready_file) = &args.ready_file {
+        remove_if_there(ready_file)?;
+    }
+    let stop = stop_signal();
+    let data_dir = DataDir::create(&args.data_dir)?;
+    let config = FleetConfig { listen: args.listen, allow_private_webhooks: args.allow_private_webhooks };
+    let mut fleet = Fleet::start(data_dir.clone(), config).await?;
+    let key = first_key(&fleet, &data_dir).await?;
+    write_samples(&data_dir)?;
+
+    print_welcome(&fleet, &data_dir, key.as_deref())?;
+    if let Some(ready_file) = &args.ready_file {
+        let ready = Ready { url: fleet.url(), api_key: key.as_deref() };
+        write_atomically(ready_file, &serde_json::to_vec(&ready)?)?;
+    }
+    if key.is_some() {
+        write_atomically(&data_dir.path().join(KEY_SHOWN), b"")?;
+    }
+
+    tokio::select! {
+        ended = fleet.ended() => ended.context("the fleet ended by itself")?,
+        stop = stop => stop?,
+    }
+    tracing::info!("stopping: running renders finish or go back to the queue");
+    fleet.stop().await?;
+    if let Some(ready_file) = &args.ready_file {
+        remove_if_there(ready_file)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The secret of a new key, unless one has been shown before. Killed at any point before the key
+/// was shown, the next start does what is missing: grants are idempotent by their reference, and a key
+/// that nobody saw is replaced by another.
+async fn first_key(fleet: &Fleet, data_dir: &DataDir) -> Result<Option<String>> {
+    if data_dir.path().join(KEY_SHOWN).exists() {
+        return Ok(None);
+    }
+    let org = match find_org(fleet).await? {
+        Some(org) => org,
+        None => fleet.store().create_org(ORG_NAME).await?.id,
+    };
+    fleet.store().grant(org, WELCOME, "welcome").await?;
+    let (_, secret) = fleet.create_key(org, "made by the first start").await?;
+    Ok(Some(secret))
+}
+
+async fn find_org(fleet: &Fleet) -> Result<Option<OrgId>> {
+    let orgs = fleet.store().orgs().await?;
+    Ok(orgs.into_iter().find(|org| org.name == ORG_NAME).map(|org| org.id))
+}
+
+/// Puts the sample pictures where the printed commands expect them.
+fn write_samples(data_dir: &DataDir) -> Result<()> {
+    write_atomically(&data_dir.path().join("person.png"), bundled::SAMPLE_PERSON)?;
+    write_atomically(&data_dir.path().join("garment.png"), bundled::SAMPLE_GARMENT)?;
+    Ok(())
+}
+
+fn print_welcome(fleet: &Fleet, data_dir: &DataDir, key: Option<&str>) -> Result<()> {
+    let (url, path) = (fleet.url(), data_dir.path().display());
+    let registry = Registry::bundled();
+    let model = &default_release(&registry).context("no release puts clothes on people")?.name;
+    output::line(format_args!("Kraftr serves on {url} and keeps everything in {path}"))?;
+    match key {
+        Some(key) => output::line(format_args!("API key, shown this once: {key}"))?,
+        None => output::line(format_args!("A new API key: kraftr admin --data-dir {path} key create"))?,
+    }
+    output::line(format_args!(
+        "API reference: {url}/docs\n\n{}",
+        curl_commands(url, &path.to_string(), model, key)
+    ))?;
+    Ok(())
+}
+
+/// The demo's steps for a shell, to paste as they are.
+fn curl_commands(url: &str, path: &str, model: &str, key: Option<&str>) -> String {
+    let key = key.unwrap_or("krf_YOUR_KEY");
+    let category = bundled::SAMPLE_CATEGORY;
+    format!(
+        r#"# Paste this: the settings first
+export URL={url} AUTH="Authorization: Bearer {key}"
+id() {{ sed -E 's/^\{{"id": ?"([^"]+)".*/\1/'; }}
+
+# 1. upload a person and a garment
+PERSON=$(curl -sS -H "$AUTH" -F file=@'{path}/person.png' $URL/v1/assets | id)
+GARMENT=$(curl -sS -H "$AUTH" -F file=@'{path}/garment.png' $URL/v1/assets | id)
+
+# 2. render; the Idempotency-Key makes it safe to send again
+RENDER=$(curl -sS -H "$AUTH" -H "Idempotency-Key: first" -H "Content-Type: application/json" \
+  -d '{{"model":"{model}","person":"'$PERSON'","garment":"'$GARMENT'","category":"{category}"}}' $URL/v1/renders | id)
+
+# 3. watch it
+curl -sSN -H "$AUTH" $URL/v1/renders/$RENDER/events
+
+# 4. download the picture
+ARTIFACT=$(curl -sS -H "$AUTH" $URL/v1/renders/$RENDER | sed -E 's/.*"id": ?"(art_[^"]+)".*/\1/')
+curl -sSL -H "$AUTH" -o result.png $URL/v1/artifacts/$ARTIFACT
+
+# 5. is it marked, and what did it cost?
+kraftr watermark detect result.png
+curl -sS -H "$AUTH" $URL/v1/ledger
+curl -sS -H "$AUTH" $URL/v1/balance"#
+    )
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,152 @@
+//! `kraftr render`: the model and the watermark, without a scheduler.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use kraftr_imaging::RgbImage;
+use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, bundled};
+use kraftr_protocol::{GarmentPhoto, Ids, Quality, ReleaseManifest, WatermarkRef};
+use kraftr_provenance::{Key, Marked};
+use kraftr_scheduler::clock::SystemIds;
+
+use crate::cli::RenderArgs;
+use crate::commands::{Outcome, decode, default_release, encoding, format_of, read_picture};
+use crate::data_dir::write_atomically;
+use crate::output::{self, Progress};
+
+/// Runs the command.
+pub fn run(args: &RenderArgs) -> Result<Outcome> {
+    let encoding = encoding(format_of(&args.out)?);
+    let registry = Registry::bundled();
+    let manifest = match &args.model {
+        Some(name) => registry.manifests().find(|manifest| manifest.name == *name),
+        None => default_release(&registry),
+    };
+    let name = args.model.as_deref().unwrap_or("the default");
+    let manifest =
+        manifest.with_context(|| format!("there is no release {name}: `kraftr model list` shows them"))?;
+    let sampling = sampling(args, manifest)?;
+    let inputs = read_inputs(args)?;
+
+    let started = Instant::now();
+    let model = registry.load(&manifest.name, &Device::Cpu)?;
+    let loaded = started.elapsed().as_secs_f64();
+    let mut progress = Progress::new("rendering");
+    let pictures =
+        render(&model, &inputs, sampling, args.samples, |step| progress.step(step, sampling.steps))?;
+    progress.finish();
+    let rendered = started.elapsed().as_secs_f64() - loaded;
+
+    for (n, picture) in pictures.iter().enumerate() {
+        let mut payload = WatermarkRef([0; 8]);
+        SystemIds.fill(&mut payload.0);
+        let marked = Marked::seal(picture, payload.0, &Key::development(), encoding)?;
+        let path = if args.samples == 1 { args.out.clone() } else { numbered(&args.out, n + 1) };
+        write_atomically(&path, marked.bytes())?;
+        output::line(format_args!("{}  watermark {payload}", path.display()))?;
+    }
+    let all = started.elapsed().as_secs_f64();
+    let seconds_per_step = rendered / f64::from(sampling.steps);
+    output::line(format_args!(
+        "{all:.1} s: {loaded:.1} s to load {}, {rendered:.1} s for {} steps ({seconds_per_step:.2} s each)",
+        manifest.name, sampling.steps
+    ))?;
+    Ok(Outcome::Done)
+}
+
+fn sampling(args: &RenderArgs, manifest: &ReleaseManifest) -> Result<Sampling> {
+    let limits = &manifest.limits;
+    let steps = args.steps.unwrap_or(manifest.defaults.steps[&Quality::Balanced]);
+    if !(limits.steps_min..=limits.steps_max).contains(&steps) {
+        bail!("--steps {steps}: {} takes {} to {} steps", manifest.name, limits.steps_min, limits.steps_max);
+    }
+    if args.samples > limits.samples_max {
+        bail!("--samples {}: {} makes at most {}", args.samples, manifest.name, limits.samples_max);
+    }
+    Ok(Sampling { steps, guidance: manifest.defaults.guidance, seed: args.seed })
+}
+
+fn read_inputs(args: &RenderArgs) -> Result<Inputs> {
+    Ok(Inputs {
+        person: read_picture(&args.person)?,
+        garment: read_picture(&args.garment)?,
+        category: args.category,
+        garment_photo: GarmentPhoto::FlatLay,
+    })
+}
+
+/// The render of `kraftr demo`, ready to run: what benches measure.
+pub struct Bundled {
+    /// The demo model.
+    pub model: Model,
+    /// The sample pictures.
+    pub inputs: Inputs,
+    /// As a client gets it that names nothing.
+    pub sampling: Sampling,
+}
+
+impl Bundled {
+    /// Loads the model and decodes the pictures.
+    pub fn load() -> Result<Self> {
+        let registry = Registry::bundled();
+        let manifest = default_release(&registry).context("no release puts clothes on people")?;
+        Ok(Self {
+            model: registry.load(&manifest.name, &Device::Cpu)?,
+            inputs: Inputs {
+                person: decode(bundled::SAMPLE_PERSON)?,
+                garment: decode(bundled::SAMPLE_GARMENT)?,
+                category: bundled::SAMPLE_CATEGORY,
+                garment_photo: GarmentPhoto::FlatLay,
+            },
+            sampling: Sampling {
+                steps: manifest.defaults.steps[&Quality::Balanced],
+                guidance: manifest.defaults.guidance,
+                seed: 0,
+            },
+        })
+    }
+}
+
+/// Renders `samples` images together, each with its own stream of noise; tells `on_step` how many steps
+/// are done.
+pub fn render(
+    model: &Model,
+    inputs: &Inputs,
+    sampling: Sampling,
+    samples: u32,
+    mut on_step: impl FnMut(u32),
+) -> Result<Vec<RgbImage>, ModelError> {
+    let prepared = model.prepare(inputs)?;
+    let mut batch = (0..u64::from(samples))
+        .map(|n| model.begin(&prepared, &Sampling { seed: sampling.seed + n, ..sampling }))
+        .collect::<Result<Vec<Sample>, _>>()?;
+    for step in 1..=sampling.steps {
+        let mut all: Vec<&mut Sample> = batch.iter_mut().collect();
+        model.step(&mut all)?;
+        on_step(step);
+    }
+    batch.into_iter().map(|sample| model.finish(sample)).collect()
+}
+
+/// `out.png` as `out-2.png`.
+fn numbered(path: &Path, n: usize) -> PathBuf {
+    let mut name: OsString = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{n}"));
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_numbered_before_the_ending() {
+        assert_eq!(numbered(Path::new("a.b/out.v1.png"), 2), Path::new("a.b/out.v1-2.png"));
+    }
+}

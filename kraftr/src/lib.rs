@@ -1,0 +1,9 @@
+//! The `kraftr` program as a library: the embedded fleet and the commands around it.
+
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod data_dir;
+pub mod fleet;
+pub mod output;
+pub mod sse;

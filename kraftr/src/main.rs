@@ -1,0 +1,34 @@
+//! Parses, logs, runs, and turns the end into an exit code.
+
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use clap::Parser;
+use kraftr::cli::Cli;
+use kraftr::{commands, output};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = cli.log.as_deref().unwrap_or(commands::default_log(&cli.command));
+    match EnvFilter::try_new(filter) {
+        Ok(filter) => tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init(),
+        Err(error) => {
+            output::note(format_args!("error: --log {filter}: {error}")).ok();
+            return ExitCode::from(2);
+        }
+    }
+    match commands::run(cli) {
+        Ok(outcome) => outcome.into(),
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("error: {error:#}")).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
