@@ -11,6 +11,7 @@ mod layers;
 mod model;
 mod noise;
 mod noop;
+pub mod parity;
 mod picture;
 mod registry;
 mod sampler;

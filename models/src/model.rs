@@ -113,6 +113,11 @@ impl Model {
                 message: format!("{} does not know {}", self.manifest.name, inputs.category),
             });
         }
+        if [&inputs.person, &inputs.garment].iter().any(|picture| picture.as_raw().is_empty()) {
+            return Err(ModelError::Resize(
+                "a picture has no pixels; send both with at least one".to_owned(),
+            ));
+        }
         Ok(Prepared { release: self.manifest.clone(), inner: self.inner.prepare(inputs)? })
     }
 

@@ -90,11 +90,6 @@ impl FashnVton {
         Ok(Self { config, sampler, network, blank })
     }
 
-    /// The network itself.
-    pub(crate) fn network(&self) -> &Mmdit {
-        &self.network
-    }
-
     /// Conditions from patches of (person ‖ pose) and (garment ‖ pose).
     pub(crate) fn conditions(
         &self,

@@ -1,0 +1,257 @@
+//! Proof that a network computes what its reference computes: recorded tensors against ours.
+//!
+//! A fixture is a JSON file with `architecture`, `config`, `sampler` (steps, guidance, `time_shift_mu`,
+//! `skip_guidance_last`, schedule) and the name of a safetensors file beside it under `tensors`. That
+//! file holds `input.*`, `inner.*`, `output.*` and, unless the JSON names another file under `weights`,
+//! the parameters as `model.*`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+use crate::fashn_vton::FashnVton;
+use crate::fashn_vton::config::{Config, SamplerConfig};
+use crate::fashn_vton::pipeline::Conditions;
+use crate::layers::patch;
+use crate::picture;
+use crate::trace::Trace;
+use crate::weights::Weights;
+
+/// Largest relative error of a tensor of one forward pass.
+const FORWARD_MAX: f64 = 1e-4;
+/// Largest relative error of a tensor of the sampler, where errors of many passes add up.
+const SAMPLER_MAX: f64 = 1e-3;
+
+/// One recorded tensor against ours.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    /// The recorded tensor's name.
+    pub name: String,
+    /// `‖ours - recorded‖ / ‖recorded‖`, Euclidean.
+    pub rel_err: f64,
+}
+
+/// Every recorded tensor of a fixture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// In the order of the computation.
+    pub checks: Vec<Check>,
+    /// Whether all are within tolerance: 1e-4 in one forward pass, 1e-3 in the sampler.
+    pub ok: bool,
+}
+
+#[derive(Deserialize)]
+struct Fixture {
+    architecture: String,
+    tensors: String,
+    weights: Option<String>,
+    config: Config,
+    sampler: Sampling,
+}
+
+#[derive(Deserialize)]
+struct Sampling {
+    steps: u32,
+    guidance: f64,
+    time_shift_mu: f64,
+    skip_guidance_last: u32,
+    schedule: Vec<f64>,
+}
+
+/// Runs the fixture's inputs through its network on the CPU and compares with what it recorded.
+pub fn check(fixture: &Path) -> Result<Report, ModelError> {
+    let run = Run::open(fixture)?;
+    let mut checks = vec![run.schedule()];
+    run.forward(&mut checks)?;
+    run.halves(&mut checks)?;
+    run.sampler(&mut checks)?;
+    run.nothing_left_out(&checks)?;
+    let within = |check: &Check| {
+        let sampler = check.name.starts_with("output.sampler.");
+        check.rel_err < if sampler { SAMPLER_MAX } else { FORWARD_MAX }
+    };
+    Ok(Report { ok: checks.iter().all(within), checks })
+}
+
+/// A fixture, its network and its inputs.
+struct Run<'a> {
+    path: &'a Path,
+    fixture: Fixture,
+    recorded: HashMap<String, Tensor>,
+    network: FashnVton,
+    noise: Tensor,
+    times: Vec<f32>,
+    conditions: Vec<Conditions>,
+}
+
+impl<'a> Run<'a> {
+    fn open(path: &'a Path) -> Result<Self, ModelError> {
+        let bad = |reason: String| ModelError::Fixture { path: path.to_owned(), reason };
+        let text =
+            fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+        let fixture: Fixture = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        if fixture.architecture != "fashn-vton" {
+            return Err(bad(format!(
+                "architecture {} has no parity check; use fashn-vton",
+                fixture.architecture
+            )));
+        }
+        let beside = |name: &str| path.with_file_name(name);
+        let weights = match &fixture.weights {
+            Some(name) => Weights::read(&beside(name), "")?,
+            None => Weights::read(&beside(&fixture.tensors), "model.")?,
+        };
+        let sampler = SamplerConfig {
+            time_shift_mu: fixture.sampler.time_shift_mu,
+            skip_guidance_last: fixture.sampler.skip_guidance_last,
+        };
+        let device = Device::Cpu;
+        let network = FashnVton::load(fixture.config.clone(), sampler, &weights, &device)?;
+        let mut recorded = candle_core::safetensors::load(beside(&fixture.tensors), &device)?;
+        recorded.retain(|name, _| !name.starts_with("model."));
+        let input = |name: &str| recorded.get(name).ok_or_else(|| bad(format!("{name} is missing")));
+        let p = fixture.config.patch_size;
+        let patches = |picture: &str, pose: &str| -> Result<Tensor, ModelError> {
+            Ok(patch::cut(&Tensor::cat(&[input(picture)?, input(pose)?], 1)?, p)?)
+        };
+        let person = patches("input.ca_images", "input.person_poses")?;
+        let garment = patches("input.garment_images", "input.garment_poses")?;
+        let categories = match recorded.get("input.garment_categories") {
+            Some(categories) => categories.to_dtype(DType::U32)?.to_vec1()?,
+            None => vec![0; person.dim(0)?],
+        };
+        let conditions = categories.into_iter().enumerate().map(|(row, category)| {
+            network.conditions(&person.narrow(0, row, 1)?, &garment.narrow(0, row, 1)?, category)
+        });
+        let conditions = conditions.collect::<Result<_, _>>()?;
+        let noise = patch::cut(input("input.x")?, p)?;
+        let times = input("input.times")?.to_vec1()?;
+        Ok(Self { path, fixture, network, noise, times, conditions, recorded })
+    }
+
+    fn schedule(&self) -> Check {
+        let Sampling { steps, time_shift_mu, schedule, .. } = &self.fixture.sampler;
+        let ours = crate::sampler::rectified_flow::schedule(*steps, *time_shift_mu);
+        let ours: Vec<f64> = ours.into_iter().map(f64::from).collect();
+        Check { name: "schedule".to_owned(), rel_err: relative_error(&ours, schedule) }
+    }
+
+    fn forward(&self, checks: &mut Vec<Check>) -> Result<(), ModelError> {
+        let mut trace = Trace::recording();
+        let rows = self.rows(self.conditions.iter())?;
+        let velocity = self.velocity(&rows, &mut trace)?;
+        for (name, value) in trace.into_values() {
+            self.compare(&format!("inner.{name}"), &value, checks)?;
+        }
+        self.compare("output.forward", &velocity, checks)
+    }
+
+    fn halves(&self, checks: &mut Vec<Check>) -> Result<(), ModelError> {
+        let blank = self.conditions.iter().map(|_| self.network.blank());
+        let rows = self.rows(self.conditions.iter().chain(blank))?;
+        let velocities = self.velocity(&rows, &mut Trace::default())?;
+        let b = self.conditions.len();
+        self.compare("output.cfg.conditional", &velocities.narrow(0, 0, b)?, checks)?;
+        self.compare("output.cfg.unconditional", &velocities.narrow(0, b, b)?, checks)
+    }
+
+    fn sampler(&self, checks: &mut Vec<Check>) -> Result<(), ModelError> {
+        let Sampling { steps, guidance, .. } = self.fixture.sampler;
+        let start = |row| Ok(self.network.start(self.noise.narrow(0, row, 1)?, steps, guidance));
+        let mut paths = (0..self.conditions.len()).map(start).collect::<Result<Vec<_>, ModelError>>()?;
+        let mut trajectory = Vec::new();
+        for _ in 0..steps {
+            let mut walks: Vec<_> = paths.iter_mut().zip(&self.conditions).collect();
+            self.network.advance(&mut walks)?;
+            let now: Vec<_> = paths.iter().map(|path| &path.x).collect();
+            trajectory.push(self.pictures(&Tensor::cat(&now, 0)?)?);
+        }
+        let last = trajectory.last().map(|last| last.clamp(-1f32, 1f32)).transpose()?;
+        self.compare("output.sampler.trajectory", &Tensor::stack(&trajectory, 0)?, checks)?;
+        if let Some(last) = last {
+            let bytes: Vec<u8> = last.flatten_all()?.to_vec1()?.into_iter().map(picture::to_byte).collect();
+            let bytes = Tensor::from_vec(bytes, last.shape(), last.device())?;
+            self.compare("output.sampler.final", &last, checks)?;
+            self.compare("output.sampler.u8", &bytes, checks)?;
+        }
+        Ok(())
+    }
+
+    /// The fixture's noise and times, once for each pass over its batch.
+    fn rows<'b>(
+        &self,
+        conditions: impl Iterator<Item = &'b Conditions>,
+    ) -> Result<Vec<(Tensor, f32, &'b Conditions)>, ModelError> {
+        let b = self.conditions.len();
+        conditions
+            .enumerate()
+            .map(|(n, conditions)| Ok((self.noise.narrow(0, n % b, 1)?, self.times[n % b], conditions)))
+            .collect()
+    }
+
+    fn velocity(&self, rows: &[(Tensor, f32, &Conditions)], trace: &mut Trace) -> Result<Tensor, ModelError> {
+        let rows: Vec<_> = rows.iter().map(|(x, time, conditions)| (x, *time, *conditions)).collect();
+        self.pictures(&self.network.velocity(&rows, trace)?)
+    }
+
+    fn pictures(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(patch::paste(patches, self.fixture.config.patch_size, self.fixture.config.input_shape)?)
+    }
+
+    /// Adds a check if the fixture recorded a tensor of that name.
+    fn compare(&self, name: &str, ours: &Tensor, checks: &mut Vec<Check>) -> Result<(), ModelError> {
+        let Some(recorded) = self.recorded.get(name) else { return Ok(()) };
+        if recorded.dims() != ours.dims() {
+            return Err(self.bad(format!("{name} is {:?}, ours is {:?}", recorded.dims(), ours.dims())));
+        }
+        let values = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+        let rel_err = relative_error(&values(ours)?, &values(recorded)?);
+        checks.push(Check { name: name.to_owned(), rel_err });
+        Ok(())
+    }
+
+    fn nothing_left_out(&self, checks: &[Check]) -> Result<(), ModelError> {
+        let mut left: Vec<_> = self
+            .recorded
+            .keys()
+            .filter(|name| !name.starts_with("input.") && checks.iter().all(|check| check.name != **name))
+            .cloned()
+            .collect();
+        left.sort();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(self.bad(format!("nothing of ours compares with {}", left.join(", "))))
+    }
+
+    fn bad(&self, reason: String) -> ModelError {
+        ModelError::Fixture { path: self.path.to_owned(), reason }
+    }
+}
+
+/// Not a number or another length counts as infinitely wrong.
+fn relative_error(ours: &[f64], recorded: &[f64]) -> f64 {
+    if ours.len() != recorded.len() {
+        return f64::INFINITY;
+    }
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let difference = norm(&mut ours.iter().zip(recorded).map(|(a, b)| a - b));
+    let error = difference / norm(&mut recorded.iter().copied()).max(f64::MIN_POSITIVE);
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_relative_and_never_hide() {
+        assert!((relative_error(&[3.0, 4.0], &[0.0, 4.0]) - 0.75).abs() < 1e-12);
+        assert!(relative_error(&[f64::NAN], &[1.0]).is_infinite());
+        assert!(relative_error(&[1.0], &[1.0, 2.0]).is_infinite());
+    }
+}

@@ -1,0 +1,5 @@
+//! Integration tests of the models: against recorded references, alone and in batches.
+
+mod batch_invariance;
+mod golden;
+mod releases;
