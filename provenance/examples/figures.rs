@@ -38,9 +38,10 @@ fn row(path: &str, width: u32, height: u32) -> Result<(), Box<dyn Error>> {
     for encoding in [Encoding::Png, Encoding::Webp].into_iter().chain(jpegs) {
         let again = decode(&encode(&marked, encoding)?, &LIMITS)?.image;
         let detection = detect(&again, &ring);
-        match detection.payload == Some(payload) {
-            true => print!(" {:.2} |", detection.score),
-            false => print!(" lost |"),
+        if detection.payload == Some(payload) {
+            print!(" {:.2} |", detection.score);
+        } else {
+            print!(" lost |");
         }
     }
     println!();

@@ -1,25 +1,21 @@
-//! The mark itself: coded bits on 8x8 DCT coefficients of luma. README.md explains the method.
+//! The mark itself: keyed lattices of DCT coefficients of the luma. README.md explains the method.
 
 mod detect;
 mod embed;
-mod layout;
 mod transform;
 
 pub use detect::{Detection, detect};
 pub use embed::embed;
 
-use crate::MarkError;
-use kraftr_imaging::RgbImage;
-
-/// Pixels that each side of a marked picture has at least: 256 blocks carry 480 coded bits.
+/// Pixels that each side of a marked picture has at least: 256 blocks give each coded bit five carriers.
 pub const SIDE_MIN: u32 = 128;
 
-/// How much of the picture the mark may change.
+/// How coarsely carriers are quantised: more survives more compression and costs quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {
-    /// Invisible: for every picture that reads back with it.
+    /// Invisible: for JPEG of quality 75 upward.
     Normal,
-    /// For pictures that leave little room, such as white ones.
+    /// For pictures that clip much of the mark, and coarser JPEG.
     Strong,
     /// The last resort, faintly visible on flat ground.
     Strongest,
@@ -29,19 +25,12 @@ impl Strength {
     /// All of them, weakest first.
     pub const ALL: [Self; 3] = [Self::Normal, Self::Strong, Self::Strongest];
 
-    const fn factor(self) -> f32 {
+    /// The step of the lattice, in units of an orthonormal 8x8 DCT of 8-bit luma.
+    const fn step(self) -> f32 {
         match self {
-            Self::Normal => 1.0,
-            Self::Strong => 1.5,
-            Self::Strongest => 2.25,
+            Self::Normal => 16.0,
+            Self::Strong => 19.5,
+            Self::Strongest => 24.0,
         }
     }
-}
-
-fn check_size(image: &RgbImage) -> Result<(), MarkError> {
-    let (width, height) = image.dimensions();
-    if width.min(height) < SIDE_MIN {
-        return Err(MarkError::TooSmall { width, height, side_min: SIDE_MIN });
-    }
-    Ok(())
 }

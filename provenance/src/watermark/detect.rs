@@ -1,73 +1,79 @@
-use kraftr_imaging::RgbImage;
+//! Pixels to the mark in them, without the original.
 
-use super::check_size;
-use super::layout::{Place, places};
-use super::transform::{Basis, Block, blocks};
-use crate::payload::{self, CODED_BITS};
+use std::f32::consts::TAU;
+
+use kraftr_imaging::RgbImage;
+use rayon::prelude::*;
+
+use super::Strength;
+use super::transform::{Layout, SIDE, luma, project};
+use crate::payload::{CODED_BITS, decode, encode};
 use crate::{Key, KeyRing};
 
-/// Agreement with the picture that a word needs besides its check, in standard deviations: a picture without
-/// content agrees with nothing.
-const SCORE_MIN: f64 = 5.0;
-
-/// What a picture says about where it is from.
+/// What a search for marks found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
-    /// True when one of the keys marked it: wrong for less than one picture in 10^9, see README.md.
+    /// Whether a mark of one of the keys was read and its check holds.
     pub found: bool,
-    /// The bits that were embedded; present exactly when found.
+    /// The payload of the mark.
     pub payload: Option<[u8; 8]>,
-    /// How far the picture agrees with the word that was read, in standard deviations of what an unmarked picture
-    /// would show; 0 when nothing was found.
+    /// How well the carriers agree with the mark that was read: near 1 just after embedding, less the more
+    /// was lost since; 0 if none was found.
     pub score: f64,
-    /// The name of the key that marked it; present exactly when found.
+    /// Name of the key that the mark was made with.
     pub key: Option<String>,
 }
 
-/// Looks for a mark of any of `keys`. Smaller pictures than [`SIDE_MIN`](crate::SIDE_MIN) carry none.
+/// Searches `image` for a mark of any of `keys`, at each [`Strength`].
+///
+/// Each of these tries takes an unmarked picture for a marked one with probability 2^-48.
 pub fn detect(image: &RgbImage, keys: &KeyRing) -> Detection {
-    let unmarked = Detection { found: false, payload: None, score: 0.0, key: None };
-    if check_size(image).is_err() {
-        return unmarked;
-    }
-    let blocks = blocks(image, &Basis::new());
-    keys.keys().iter().find_map(|key| detect_one(&blocks, key)).unwrap_or(unmarked)
-}
-
-fn detect_one(blocks: &[Block], key: &Key) -> Option<Detection> {
-    let sums = sum(blocks, &places(key, blocks.len()));
-    let (payload, coded) = payload::decode(&sums.values, key)?;
-    let agreement: f32 = coded.iter().zip(&sums.values).map(|(sign, value)| sign * value).sum();
-    let score = f64::from(agreement) / f64::from(sums.variance).sqrt();
-    // Not `score < SCORE_MIN`: a picture without any variance has no number here.
-    (score >= SCORE_MIN).then(|| Detection {
-        found: true,
-        payload: Some(payload),
-        score,
-        key: Some(key.id().to_owned()),
+    keys.keys().iter().find_map(|key| read(image, key)).unwrap_or(Detection {
+        found: false,
+        payload: None,
+        score: 0.0,
+        key: None,
     })
 }
 
-/// All coefficients of a picture, gathered by the coded bit that they carry.
-pub(super) struct Sums {
-    /// For each bit the log-likelihood of a 1, up to a common factor.
-    pub(super) values: [f32; CODED_BITS],
-    /// What a mark of normal strength adds to each, in absolute value.
-    pub(super) expected: [f32; CODED_BITS],
-    /// Sum of squares of all that was added up.
-    pub(super) variance: f32,
+fn read(image: &RgbImage, key: &Key) -> Option<Detection> {
+    let layout = Layout::new(image.width(), image.height(), key)?;
+    let values = values(image, &layout);
+    Strength::ALL.into_iter().find_map(|strength| {
+        let soft = soft(&layout, &values, strength.step());
+        let payload = decode(&soft, key)?;
+        let agreement: f32 = soft.iter().zip(encode(payload, key)).map(|(soft, bit)| soft * bit).sum();
+        let score = f64::from(agreement) / layout.slots.len() as f64;
+        Some(Detection { found: true, payload: Some(payload), score, key: Some(key.id().to_owned()) })
+    })
 }
 
-pub(super) fn sum(blocks: &[Block], places: &[Place]) -> Sums {
-    let mut sums = Sums { values: [0.0; CODED_BITS], expected: [0.0; CODED_BITS], variance: 0.0 };
-    for (block, place) in blocks.iter().zip(places) {
-        for (line, bit) in place.carried(block) {
-            let weight = block.amplitudes[line] * block.reliability;
-            let value = weight * place.signs[line] * block.coefficients[line];
-            sums.values[bit] += value;
-            sums.expected[bit] += weight * block.amplitudes[line];
-            sums.variance += value * value;
-        }
+/// The coefficient of each slot.
+fn values(image: &RgbImage, layout: &Layout) -> Vec<f32> {
+    let width = image.width() as usize;
+    let pixels: &[u8] = image;
+    let mut values = vec![0.0; layout.slots.len()];
+    values
+        .par_chunks_exact_mut(layout.per_row)
+        .zip(layout.slots.par_chunks_exact(layout.per_row))
+        .zip(pixels.par_chunks_exact(SIDE * width * 3))
+        .for_each(|((values, slots), rows)| {
+            let blocks = values.chunks_exact_mut(layout.per_block);
+            for (column, (values, slots)) in blocks.zip(slots.chunks_exact(layout.per_block)).enumerate() {
+                let luma = luma(rows, width, column);
+                for (value, slot) in values.iter_mut().zip(slots) {
+                    *value = project(&luma, slot.pattern());
+                }
+            }
+        });
+    values
+}
+
+/// For each coded bit, the sum over its slots of 1 (on the lattice of a one) to -1 (on that of a zero).
+fn soft(layout: &Layout, values: &[f32], step: f32) -> [f32; CODED_BITS] {
+    let mut soft = [0.0; CODED_BITS];
+    for (slot, value) in layout.slots.iter().zip(values) {
+        soft[usize::from(slot.bit)] += (TAU * (value / step - slot.dither)).cos();
     }
-    sums
+    soft
 }

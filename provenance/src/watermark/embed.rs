@@ -1,92 +1,98 @@
+//! Pixels to marked pixels.
+
 use kraftr_imaging::RgbImage;
+use rayon::prelude::*;
 
-use super::detect::{Sums, sum};
-use super::layout::places;
-use super::transform::{Basis, LINES, SIDE, blocks, grid, offset};
-use super::{Strength, check_size};
-use crate::payload::{self, CODED_BITS};
-use crate::{Key, MarkError};
+use super::transform::{Layout, Pattern, SIDE, Slot, luma, project};
+use super::{SIDE_MIN, Strength};
+use crate::{Key, MarkError, payload};
 
-/// How far a bit may be pushed where the picture works against it, and how little it is pushed where the picture
-/// agrees by itself, as multiples of the normal amplitude.
-const GAINS: (f32, f32) = (0.3, 2.2);
-/// How much more is asked for where clipping takes half.
-const SCALE_MAX: f32 = 2.2;
+/// Passes over a block at most: clipping and rounding to 8 bits undo a part of each.
+const PASSES: usize = 6;
+/// A carrier this near to its lattice point, in steps, is left as it is.
+const NEAR: f32 = 0.08;
 
-/// Changes of luma in one block.
-type Pixels = [[f32; SIDE]; SIDE];
-
-/// Hides `payload` in `image`. The same input gives the same output.
+/// Hides `payload` in `image` under `key`. The same input gives the same output.
 pub fn embed(
     image: &RgbImage,
     payload: [u8; 8],
     key: &Key,
     strength: Strength,
 ) -> Result<RgbImage, MarkError> {
-    check_size(image)?;
-    let basis = Basis::new();
-    let blocks = blocks(image, &basis);
-    let places = places(key, blocks.len());
-    let coded = payload::encode(payload, key);
-    let gains = gains(&sum(&blocks, &places), &coded);
-
+    let (width, height) = image.dimensions();
+    let layout =
+        Layout::new(width, height, key).ok_or(MarkError::TooSmall { width, height, side_min: SIDE_MIN })?;
+    let lattice = Lattice { coded: &payload::encode(payload, key), step: strength.step() };
+    let width = width as usize;
     let mut marked = image.clone();
-    let (across, _) = grid(image);
-    for (n, (block, place)) in blocks.iter().zip(&places).enumerate() {
-        let mut change = [0.0; LINES];
-        for (line, bit) in place.carried(block) {
-            // Flat blocks keep the normal amplitude: less is lost to compression, more is seen.
-            let gain = 1.0 + (gains[bit] - 1.0) * block.texture;
-            change[line] = coded[bit] * place.signs[line] * gain * block.amplitudes[line] * strength.factor();
-        }
-        add(&mut marked, &basis, n % across, n / across, &change);
-    }
+    let pixels: &mut [u8] = &mut marked;
+    pixels
+        .par_chunks_exact_mut(SIDE * width * 3)
+        .zip(layout.slots.par_chunks_exact(layout.per_row))
+        .for_each(|(rows, slots)| {
+            for (column, slots) in slots.chunks_exact(layout.per_block).enumerate() {
+                lattice.mark(rows, width, column, slots);
+            }
+        });
     Ok(marked)
 }
 
-/// What each bit needs so that the picture says it as loudly as a mark of normal strength does by itself.
-fn gains(sums: &Sums, coded: &[f32; CODED_BITS]) -> [f32; CODED_BITS] {
-    std::array::from_fn(|bit| {
-        // Zero over zero for a bit that no coefficient carries: any gain does.
-        let agreement = coded[bit] * sums.values[bit] / sums.expected[bit].max(f32::MIN_POSITIVE);
-        (1.0 - agreement).clamp(GAINS.0, GAINS.1)
-    })
+struct Lattice<'a> {
+    coded: &'a [f32],
+    step: f32,
 }
 
-/// Adds `change` to the luma of one block.
-fn add(image: &mut RgbImage, basis: &Basis, column: usize, row: usize, change: &[f32; LINES]) {
-    let wanted: Pixels = std::array::from_fn(|y| std::array::from_fn(|x| basis.inverse(change, x, y)));
-    // White can only get darker and black lighter: what clipping and rounding take away is asked for again, once.
-    let kept = kept(image, column, row, &wanted);
-    let scale = if kept > 0.0 { (1.0 / kept).clamp(1.0, SCALE_MAX) } else { SCALE_MAX };
-    for (y, row_changes) in wanted.iter().enumerate() {
-        let start = offset(image, column, row, y);
-        let pixels = &mut image.as_mut()[start..start + SIDE * 3];
-        for (pixel, wanted) in pixels.chunks_exact_mut(3).zip(row_changes) {
-            let step = (wanted * scale).round() as i16;
-            for sample in pixel {
-                *sample = stepped(*sample, step);
+impl Lattice<'_> {
+    /// Moves the carriers of a block onto their lattices, as far as 8-bit pixels allow.
+    ///
+    /// The change is kept as real numbers beside the original pixels, so that what rounding and clipping
+    /// take in one pass is asked of the other pixels in the next.
+    fn mark(&self, rows: &mut [u8], width: usize, column: usize, slots: &[Slot]) {
+        let original = pixels(rows, width, column);
+        let mut change: Pattern = [0.0; SIDE * SIDE];
+        for _ in 0..PASSES {
+            let now = luma(rows, width, column);
+            let mut done = true;
+            for slot in slots {
+                let miss = self.miss(project(&now, slot.pattern()), *slot);
+                if miss.abs() > NEAR * self.step {
+                    done = false;
+                    change.iter_mut().zip(slot.pattern()).for_each(|(change, wave)| *change += miss * wave);
+                }
+            }
+            if done {
+                break;
+            }
+            write(rows, width, column, &original, &change);
+        }
+    }
+
+    /// The way from `value` to the nearest lattice point that stands for the slot's bit.
+    fn miss(&self, value: f32, slot: Slot) -> f32 {
+        let half = if self.coded[usize::from(slot.bit)] > 0.0 { 0.0 } else { 0.5 };
+        let at = value / self.step - slot.dither - half;
+        (at.round() - at) * self.step
+    }
+}
+
+fn pixels(rows: &[u8], width: usize, column: usize) -> [u8; SIDE * SIDE * 3] {
+    let mut block = [0; SIDE * SIDE * 3];
+    for (y, line) in block.chunks_exact_mut(SIDE * 3).enumerate() {
+        let start = (y * width + column * SIDE) * 3;
+        line.copy_from_slice(&rows[start..start + SIDE * 3]);
+    }
+    block
+}
+
+fn write(rows: &mut [u8], width: usize, column: usize, original: &[u8], change: &Pattern) {
+    for (y, (line, change)) in original.chunks_exact(SIDE * 3).zip(change.chunks_exact(SIDE)).enumerate() {
+        let start = (y * width + column * SIDE) * 3;
+        let target = rows[start..start + SIDE * 3].chunks_exact_mut(3);
+        for ((target, pixel), change) in target.zip(line.chunks_exact(3)).zip(change) {
+            let change = change.round() as i16;
+            for (target, sample) in target.iter_mut().zip(pixel) {
+                *target = (i16::from(*sample).saturating_add(change)).clamp(0, 255) as u8;
             }
         }
     }
-}
-
-/// The share of `wanted` that would be left after clipping and rounding.
-fn kept(image: &RgbImage, column: usize, row: usize, wanted: &Pixels) -> f32 {
-    let (mut left, mut all) = (0.0, 0.0);
-    for (y, row_changes) in wanted.iter().enumerate() {
-        let start = offset(image, column, row, y);
-        let pixels = &image.as_raw()[start..start + SIDE * 3];
-        for (pixel, wanted) in pixels.chunks_exact(3).zip(row_changes) {
-            let step = wanted.round() as i16;
-            // Green is most of luma.
-            left += wanted * (f32::from(stepped(pixel[1], step)) - f32::from(pixel[1]));
-            all += wanted * wanted;
-        }
-    }
-    if all > 0.0 { left / all } else { 1.0 }
-}
-
-fn stepped(sample: u8, step: i16) -> u8 {
-    (i16::from(sample) + step).clamp(0, 255) as u8
 }

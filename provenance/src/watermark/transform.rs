@@ -1,140 +1,140 @@
-//! A picture as the watermark sees it: a few DCT coefficients of each 8x8 block of luma, and how much each may change.
+//! Where a key puts its carriers, and the 8x8 cosine patterns they are.
 
 use std::f32::consts::PI;
+use std::sync::LazyLock;
 
-use kraftr_imaging::RgbImage;
+use super::SIDE_MIN;
+use crate::Key;
+use crate::key::Stream;
+use crate::payload::CODED_BITS;
 
-/// Coefficients of a block that carry the mark.
-pub(super) const LINES: usize = 5;
-/// Their horizontal and vertical frequency: wavelengths of 4 to 7 pixels. Not on the axes, where edges and
-/// borders are; not lower, where a flat wall shows blotches; not higher, where JPEG quantises coarsely.
-const FREQUENCIES: [(usize, usize); LINES] = [(2, 1), (1, 2), (2, 2), (1, 3), (3, 1)];
-/// How the amplitude is shared between them: by the steps that JPEG quality 75 quantises luma with (7, 7, 8, 9, 10).
-const SHARES: [f32; LINES] = [0.95, 0.95, 1.05, 1.15, 1.2];
-pub(super) const SIDE: usize = 8;
+/// Pixels of a block's side; the grid begins at the top left corner, as JPEG's does.
+pub(crate) const SIDE: usize = 8;
 
-/// Change of a flat block in levels of luma, root mean square. Below it, JPEG quality 75 rounds the mark away.
-const RMS_FLAT: f32 = 0.62;
-/// Change of the busiest block.
-const RMS_MAX: f32 = 2.4;
-/// Change that each level of activity hides.
-const RMS_PER_ACTIVITY: f32 = 0.1;
-/// Amplitude of one coefficient that survives JPEG quality 75: a block has as many marked lines as its share of
-/// change allows at this amplitude.
-const AMPLITUDE: f32 = 5.0;
-/// Variance that compression adds to a coefficient.
-const NOISE: f32 = 6.0;
+/// Vertical and horizontal frequency of each carrier: those that JPEG's example table (ITU-T T.81, K.1)
+/// quantises with 10 to 16 at quality 50, without the two lowest, whose patterns show on flat grounds.
+const CARRIERS: [(usize, usize); 8] = [(1, 1), (1, 2), (2, 1), (2, 0), (0, 2), (2, 2), (0, 3), (3, 0)];
 
-/// One block.
+/// Carriers that a picture has at least, where its blocks suffice: 16 for each coded bit.
+const SLOTS_AIM: usize = 6_000;
+
+/// One carrier of one coded bit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
-    /// Its coefficients, orthonormal.
-    pub(super) coefficients: [f32; LINES],
-    /// Lines that carry the mark: 1 in flat blocks, all in busy ones.
-    pub(super) lines: usize,
-    /// Amplitude of the mark on each of them at normal strength.
-    pub(super) amplitudes: [f32; LINES],
-    /// What a coefficient counts for when bits are summed: amplitude over variance, but for the amplitude.
-    pub(super) reliability: f32,
-    /// 0 for flat blocks, 1 for busy ones.
-    pub(super) texture: f32,
+pub(crate) struct Slot {
+    /// Index of the pattern.
+    pub(crate) carrier: u8,
+    /// Index of the coded bit.
+    pub(crate) bit: u16,
+    /// Shift of the lattice, in steps, 0 to 1.
+    pub(crate) dither: f32,
 }
 
-/// The cosines of the DCT for frequencies 1, 2 and 3, orthonormal.
-pub(super) struct Basis([[f32; SIDE]; 3]);
-
-impl Basis {
-    pub(super) fn new() -> Self {
-        Self([1.0, 2.0, 3.0].map(|frequency: f32| {
-            std::array::from_fn(|x| 0.5 * (PI * frequency * (2 * x + 1) as f32 / 16.0).cos())
-        }))
-    }
-
-    fn wave(&self, frequency: usize) -> &[f32; SIDE] {
-        &self.0[frequency - 1]
-    }
-
-    fn forward(&self, luma: &[[f32; SIDE]; SIDE]) -> [f32; LINES] {
-        let columns = self.0.map(|wave| luma.map(|row| dot(&row, &wave)));
-        FREQUENCIES.map(|(u, v)| dot(&columns[u - 1], self.wave(v)))
-    }
-
-    /// The luma at (`x`, `y`) of a block with these coefficients.
-    pub(super) fn inverse(&self, coefficients: &[f32; LINES], x: usize, y: usize) -> f32 {
-        let term =
-            |(coefficient, (u, v)): (&f32, (usize, usize))| coefficient * self.wave(u)[x] * self.wave(v)[y];
-        coefficients.iter().zip(FREQUENCIES).map(term).sum()
+impl Slot {
+    /// The pattern of the slot.
+    pub(crate) fn pattern(self) -> &'static Pattern {
+        &PATTERNS[usize::from(self.carrier)]
     }
 }
 
-/// Blocks across and down. What is left at the right and bottom edge stays as it is.
-pub(super) fn grid(image: &RgbImage) -> (usize, usize) {
-    (image.width() as usize / SIDE, image.height() as usize / SIDE)
+/// The carriers of a picture under one key.
+pub(crate) struct Layout {
+    /// Carriers in each block.
+    pub(crate) per_block: usize,
+    /// Carriers in each row of blocks.
+    pub(crate) per_row: usize,
+    /// `per_block` slots for each block, by rows of blocks.
+    pub(crate) slots: Vec<Slot>,
 }
 
-/// All blocks in reading order.
-pub(super) fn blocks(image: &RgbImage, basis: &Basis) -> Vec<Block> {
-    let (across, down) = grid(image);
-    let mut blocks = Vec::with_capacity(across * down);
-    for row in 0..down {
-        for column in 0..across {
-            blocks.push(block(&luma(image, column, row), basis));
+impl Layout {
+    /// The layout of a picture of this size in pixels, or none if it is too small.
+    pub(crate) fn new(width: u32, height: u32, key: &Key) -> Option<Self> {
+        if width.min(height) < SIDE_MIN {
+            return None;
+        }
+        let (columns, rows) = (width as usize / SIDE, height as usize / SIDE);
+        let per_block = SLOTS_AIM.div_ceil(columns * rows).min(CARRIERS.len());
+        let size = [width.to_le_bytes(), height.to_le_bytes()].concat();
+        let mut random = Stream::new(key.derive("layout", &size));
+        let mut bits: Vec<u16> = (0..CODED_BITS as u16).collect();
+        let mut carriers: [u8; CARRIERS.len()] = std::array::from_fn(|index| index as u8);
+        let slots = (0..columns * rows * per_block).map(|index| {
+            let (turn, place) = (index % CODED_BITS, index % per_block);
+            if turn == 0 {
+                random.shuffle(&mut bits);
+            }
+            // As much of a shuffle (Fisher and Yates) as the block needs: it has no carrier twice.
+            let chosen = place + random.below((CARRIERS.len() - place) as u32) as usize;
+            carriers.swap(place, chosen);
+            let dither = random.below(1 << 16) as f32 / 65_536.0;
+            Slot { carrier: carriers[place], bit: bits[turn], dither }
+        });
+        Some(Self { per_block, per_row: columns * per_block, slots: slots.collect() })
+    }
+}
+
+/// An orthonormal cosine pattern, or the luma of a block, by rows.
+pub(crate) type Pattern = [f32; SIDE * SIDE];
+
+static PATTERNS: LazyLock<[Pattern; CARRIERS.len()]> = LazyLock::new(|| {
+    CARRIERS.map(|(vertical, horizontal)| {
+        std::array::from_fn(|at| wave(vertical, at / SIDE) * wave(horizontal, at % SIDE))
+    })
+});
+
+fn wave(frequency: usize, at: usize) -> f32 {
+    let norm = if frequency == 0 { 1.0 / SIDE as f32 } else { 2.0 / SIDE as f32 }.sqrt();
+    norm * ((2 * at + 1) as f32 * frequency as f32 * PI / (2 * SIDE) as f32).cos()
+}
+
+/// How much of `pattern` is in `luma`.
+pub(crate) fn project(luma: &Pattern, pattern: &Pattern) -> f32 {
+    luma.iter().zip(pattern).map(|(a, b)| a * b).sum()
+}
+
+/// The luma (ITU-R BT.601, as in JPEG) of the block at `column` in `rows`, which are eight rows of
+/// `width` RGB pixels.
+pub(crate) fn luma(rows: &[u8], width: usize, column: usize) -> Pattern {
+    let mut block = [0.0; SIDE * SIDE];
+    for (y, line) in block.chunks_exact_mut(SIDE).enumerate() {
+        let start = (y * width + column * SIDE) * 3;
+        for (value, pixel) in line.iter_mut().zip(rows[start..start + SIDE * 3].chunks_exact(3)) {
+            *value = 0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]);
         }
     }
-    blocks
+    block
 }
 
-/// Where the bytes of row `y` of a block begin in the picture.
-pub(super) fn offset(image: &RgbImage, column: usize, row: usize, y: usize) -> usize {
-    ((row * SIDE + y) * image.width() as usize + column * SIDE) * 3
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn luma(image: &RgbImage, column: usize, row: usize) -> [[f32; SIDE]; SIDE] {
-    std::array::from_fn(|y| {
-        let start = offset(image, column, row, y);
-        let pixels = &image.as_raw()[start..start + SIDE * 3];
-        std::array::from_fn(|x| {
-            let [r, g, b] = [pixels[3 * x], pixels[3 * x + 1], pixels[3 * x + 2]].map(f32::from);
-            0.299 * r + 0.587 * g + 0.114 * b
-        })
-    })
-}
-
-fn block(luma: &[[f32; SIDE]; SIDE], basis: &Basis) -> Block {
-    let coefficients = basis.forward(luma);
-    let rms = (RMS_FLAT + RMS_PER_ACTIVITY * activity(luma)).min(RMS_MAX);
-    // By Parseval, the coefficients of a block of rms r have 64 r^2 as the sum of their squares.
-    let energy = 64.0 * rms * rms;
-    let lines = ((energy / (AMPLITUDE * AMPLITUDE)) as usize).clamp(1, LINES);
-    let amplitude = (energy / lines as f32).sqrt();
-    let mean_square = coefficients.iter().map(|c| c * c).sum::<f32>() / LINES as f32;
-    Block {
-        coefficients,
-        lines,
-        amplitudes: SHARES.map(|share| share * amplitude),
-        reliability: 1.0 / (mean_square + NOISE),
-        texture: ((rms - RMS_FLAT) / RMS_FLAT).min(1.0),
-    }
-}
-
-/// The root mean square step between neighbours, in the quietest quarter: an edge beside a flat wall must not
-/// let the mark into the wall.
-fn activity(luma: &[[f32; SIDE]; SIDE]) -> f32 {
-    let quarter = |top: usize, left: usize| {
-        let mut sum = 0.0;
-        for y in top..top + SIDE / 2 {
-            for x in left..left + SIDE / 2 {
-                let across = luma[y][x] - luma[y][x ^ 1];
-                let down = luma[y][x] - luma[y ^ 1][x];
-                sum += across * across + down * down;
+    #[test]
+    fn patterns_are_orthonormal() {
+        for (i, a) in PATTERNS.iter().enumerate() {
+            for (j, b) in PATTERNS.iter().enumerate() {
+                assert!((project(a, b) - f32::from(u8::from(i == j))).abs() < 1e-5, "{i} {j}");
             }
         }
-        sum / 32.0
-    };
-    let quarters = [quarter(0, 0), quarter(0, 4), quarter(4, 0), quarter(4, 4)];
-    quarters.into_iter().fold(f32::INFINITY, f32::min).sqrt()
-}
+    }
 
-fn dot(a: &[f32; SIDE], b: &[f32; SIDE]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    #[test]
+    fn a_block_has_a_carrier_once_and_bits_share_evenly() {
+        for (width, height) in [(128, 128), (137, 259), (384, 576), (1024, 1024)] {
+            let layout = Layout::new(width, height, &Key::development()).unwrap();
+            let mut uses = [0usize; CODED_BITS];
+            for block in layout.slots.chunks_exact(layout.per_block) {
+                let mut carriers: Vec<u8> = block.iter().map(|slot| slot.carrier).collect();
+                carriers.sort_unstable();
+                carriers.dedup();
+                assert_eq!(carriers.len(), layout.per_block);
+            }
+            for slot in &layout.slots {
+                uses[usize::from(slot.bit)] += 1;
+            }
+            let (least, most) = (uses.iter().min().unwrap(), uses.iter().max().unwrap());
+            assert!(*least >= 5 && most - least <= 1, "{least} {most}");
+        }
+        assert!(Layout::new(127, 4000, &Key::development()).is_none());
+    }
 }

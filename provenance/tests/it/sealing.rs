@@ -35,7 +35,7 @@ fn a_file_that_loses_the_mark_is_never_sealed() {
         Marked::seal(&picture(3, 200, 300), [3; 8], &Key::development(), Encoding::Jpeg { quality: 5 })
             .unwrap_err();
     assert_eq!(error, MarkError::NotReadable);
-    assert_eq!(error.code(), "mark_not_readable");
+    assert_eq!(error.code(), "watermark_not_readable");
 }
 
 #[test]
