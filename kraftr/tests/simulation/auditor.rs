@@ -24,7 +24,11 @@ struct Expectation {
 impl Expectation {
     /// What the render costs in the end.
     fn charge(&self) -> i64 {
-        if self.cancelled { 0 } else { self.price / i64::from(self.samples) * i64::from(self.destiny.delivered(self.samples)) }
+        if self.cancelled {
+            0
+        } else {
+            self.price / i64::from(self.samples) * i64::from(self.destiny.delivered(self.samples))
+        }
     }
 }
 
@@ -48,7 +52,11 @@ impl Auditor {
             .renders
             .values()
             .filter(|render| render.org == org)
-            .map(|render| if render.seen.is_terminal() { self.charged_when_ended(render) } else { render.price })
+            .map(
+                |render| {
+                    if render.seen.is_terminal() { self.charged_when_ended(render) } else { render.price }
+                },
+            )
             .sum();
         self.granted[&org] - taken
     }
@@ -105,7 +113,11 @@ impl Auditor {
 
     fn observe(&mut self, render: &Render) {
         let known = self.renders.get_mut(&render.id).expect("the store has no render of its own making");
-        assert!(!known.seen.is_terminal() || known.seen == render.status, "{} left a terminal state", render.id);
+        assert!(
+            !known.seen.is_terminal() || known.seen == render.status,
+            "{} left a terminal state",
+            render.id
+        );
         assert!(known.epoch <= render.epoch.0, "the epoch of {} fell", render.id);
         known.seen = render.status;
         known.epoch = render.epoch.0;
@@ -131,10 +143,17 @@ impl Auditor {
     pub async fn check_end(&mut self, store: &dyn Store, blobs: &dyn BlobStore) {
         self.check(store).await;
         for (id, expected) in &self.renders {
-            let render = store.render(expected.org, *id).await.expect("the store answers").expect("no render is lost");
-            let poisoned = render.failure.as_ref().is_some_and(|failure| failure.code == FailureCode::LeaseLost);
-            let kinds: Vec<EntryKind> =
-                store.ledger_of_render(*id).await.expect("the store answers").iter().map(|entry| entry.kind).collect();
+            let render =
+                store.render(expected.org, *id).await.expect("the store answers").expect("no render is lost");
+            let poisoned =
+                render.failure.as_ref().is_some_and(|failure| failure.code == FailureCode::LeaseLost);
+            let kinds: Vec<EntryKind> = store
+                .ledger_of_render(*id)
+                .await
+                .expect("the store answers")
+                .iter()
+                .map(|entry| entry.kind)
+                .collect();
             let status = match (expected.cancelled, expected.destiny.failure()) {
                 (true, _) => Status::Cancelled,
                 (false, None) if !poisoned => Status::Succeeded,
@@ -142,13 +161,20 @@ impl Auditor {
             };
             assert_eq!(render.status, status, "{id}: {expected:?}, {:?}", render.failure);
             if poisoned {
-                assert!(render.epoch.0 >= i64::from(limits::LOST_LEASES_MAX), "{id} was called poison too early");
+                assert!(
+                    render.epoch.0 >= i64::from(limits::LOST_LEASES_MAX),
+                    "{id} was called poison too early"
+                );
             } else if status == Status::Failed {
                 assert_eq!(render.failure.map(|failure| failure.code), expected.destiny.failure(), "{id}");
             }
             if status == Status::Succeeded {
                 assert_eq!(kinds, [EntryKind::Hold, EntryKind::Capture], "{id}");
-                assert_eq!(render.artifacts.len() as u32, expected.destiny.delivered(expected.samples), "{id}");
+                assert_eq!(
+                    render.artifacts.len() as u32,
+                    expected.destiny.delivered(expected.samples),
+                    "{id}"
+                );
             } else {
                 assert_eq!(kinds, [EntryKind::Hold, EntryKind::Void], "{id}");
             }

@@ -46,7 +46,9 @@ impl BlobStore for MemoryBlobs {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, BlobError> {
         let objects = self.objects();
-        let keys = objects.keys().filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        let keys = objects
+            .keys()
+            .filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
         Ok(keys.take(limit).cloned().collect())
     }
 

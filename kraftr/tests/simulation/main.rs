@@ -30,7 +30,8 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64, trace: bool) -> Summary {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
     runtime.block_on(async { World::new(seed, trace).await.run().await })
 }
 

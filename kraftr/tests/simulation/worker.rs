@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use kraftr_protocol::message::{Control, Grant, Held, Heartbeat, Job, LeaseVerdict, Reply, Request, UploadRequest};
+use kraftr_protocol::message::{
+    Control, Grant, Heartbeat, Held, Job, LeaseVerdict, Reply, Request, UploadRequest,
+};
 use kraftr_protocol::{
-    ArtifactReport, Digest, Event, EventBody, Failure, FailureCode, GpuMillis, Lane, Progress, ProgressBody, Timestamp,
-    WorkerId, limits,
+    ArtifactReport, Digest, Event, EventBody, Failure, FailureCode, GpuMillis, Lane, Progress, ProgressBody,
+    Timestamp, WorkerId, limits,
 };
 use kraftr_transport::{BoxSource, Delivery, Transport, TransportError};
 use rand::RngExt as _;
@@ -138,7 +140,8 @@ impl SimWorker {
             }
         } else if around.now >= self.heartbeat_due {
             self.heartbeat_due = around.now.plus(limits::HEARTBEAT_EVERY);
-            let held: Vec<Held> = self.tasks.iter().filter_map(|task| task.grant.as_deref().map(held)).collect();
+            let held: Vec<Held> =
+                self.tasks.iter().filter_map(|task| task.grant.as_deref().map(held)).collect();
             let heartbeat = Heartbeat {
                 worker: self.id,
                 lanes: self.lanes.clone(),
@@ -150,7 +153,10 @@ impl SimWorker {
     }
 
     fn judge(&mut self, claim: Held, verdict: LeaseVerdict, asked_at: Timestamp) {
-        let Some(n) = self.tasks.iter().position(|task| task.grant.as_deref().map(held) == Some(claim)) else { return };
+        let Some(n) = self.tasks.iter().position(|task| task.grant.as_deref().map(held) == Some(claim))
+        else {
+            return;
+        };
         match verdict {
             LeaseVerdict::Renewed => self.tasks[n].trust_until = asked_at.plus(limits::LEASE),
             LeaseVerdict::Cancel => self.tasks[n].cancelled = true,
@@ -255,7 +261,9 @@ fn picture(grant: &Grant, sample: u32) -> Bytes {
 }
 
 fn upload(task: &mut Task, around: &mut Surroundings<'_>) -> Next {
-    let (Some(grant), Stage::Asking { call, report }) = (&task.grant, &mut task.stage) else { return Next::Drop };
+    let (Some(grant), Stage::Asking { call, report }) = (&task.grant, &mut task.stage) else {
+        return Next::Drop;
+    };
     match call.now_or_never() {
         None => Next::Keep,
         Some(Ok(Reply::Fenced)) => Next::Done,
@@ -287,8 +295,13 @@ fn upload(task: &mut Task, around: &mut Surroundings<'_>) -> Next {
 
 async fn report(worker: WorkerId, task: &mut Task, around: &Surroundings<'_>) -> Next {
     let (Some(grant), Stage::Reporting { body }) = (&task.grant, &task.stage) else { return Next::Drop };
-    let event =
-        Event { render: grant.render, attempt: grant.attempt, epoch: grant.epoch, worker, body: body.clone() };
+    let event = Event {
+        render: grant.render,
+        attempt: grant.attempt,
+        epoch: grant.epoch,
+        worker,
+        body: body.clone(),
+    };
     match around.transport.publish_event(event).await {
         Ok(()) => Next::Done,
         Err(_) => Next::Keep,

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kraftr_protocol::{
-    AssetId, Category, Class, Clock as _, Credits, Digest, Event, Format, GarmentPhoto, GpuMillis, Ids as _, Lane,
-    OrgId, Quality, RenderSpec, Timestamp, WorkerId,
+    AssetId, Category, Class, Clock as _, Credits, Digest, Event, Format, GarmentPhoto, GpuMillis, Ids as _,
+    Lane, OrgId, Quality, RenderSpec, Timestamp, WorkerId,
 };
 use kraftr_scheduler::app::{App, Config, Parts};
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{ManualClock, SeededIds};
 use kraftr_scheduler::store::sqlite::SqliteStore;
-use kraftr_scheduler::store::{CancelOutcome, Idempotency, NewAsset, NewRender, Resource, Store, SubmitError};
+use kraftr_scheduler::store::{
+    CancelOutcome, Idempotency, NewAsset, NewRender, Resource, Store, SubmitError,
+};
 use kraftr_scheduler::{claims, dispatcher, reaper, relay, sink};
 use kraftr_transport::faults::{Faults, Faulty};
 use kraftr_transport::in_process::{Bounds, InProcess};
@@ -68,8 +70,15 @@ impl Summary {
 
     /// A simulation in which something never happened proves nothing about it.
     pub fn assert_covers_everything(&self) {
-        let counts =
-            [self.renders, self.refused, self.cancels, self.crashes, self.pauses, self.restarts, self.repeats];
+        let counts = [
+            self.renders,
+            self.refused,
+            self.cancels,
+            self.crashes,
+            self.pauses,
+            self.restarts,
+            self.repeats,
+        ];
         assert!(counts.iter().all(|count| *count > 0) && self.stale > 0 && self.reaped > 0, "{self:?}");
     }
 }
@@ -118,7 +127,8 @@ impl World {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000_000)));
         let ids = Arc::new(SeededIds::new(rng.random()));
-        let store = Arc::new(SqliteStore::in_memory(clock.clone(), ids.clone()).await.expect("memory is there"));
+        let store =
+            Arc::new(SqliteStore::in_memory(clock.clone(), ids.clone()).await.expect("memory is there"));
         let weather = Weather::draw(&mut rng);
         let transport = new_transport(rng.random(), weather.transport);
         let blobs = Arc::new(MemoryBlobs::default());
@@ -378,7 +388,8 @@ impl World {
 
     async fn submit_new(&mut self, new: NewRender, key: String) {
         let affordable = self.auditor.available(new.org) >= new.price.0;
-        let outcome = self.store.submit_renders(std::slice::from_ref(&new)).await.expect("the store answers").remove(0);
+        let outcome =
+            self.store.submit_renders(std::slice::from_ref(&new)).await.expect("the store answers").remove(0);
         self.tell(|| format!("submit {key}: {:?}", outcome.as_ref().map(|render| render.id)));
         match outcome {
             Ok(render) => {
