@@ -6,8 +6,8 @@ use crate::pictures::{numbers, picture, psnr, samples, stored};
 
 fn key(seed: u64) -> Key {
     let mut next = numbers(seed);
-    let secret: String = (0..4).map(|_| format!("{:016x}", next())).collect();
-    Key::from_hex(&format!("key-{seed}"), &secret).unwrap()
+    let (high, low) = (next(), next());
+    Key::from_hex(&format!("key-{seed}"), &format!("{high:032x}{low:032x}")).unwrap()
 }
 
 proptest! {
