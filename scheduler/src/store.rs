@@ -247,7 +247,8 @@ pub trait Store: Send + Sync + 'static {
     async fn apply_events(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError>;
     /// Requeues or ends renders whose lease, patience or time in the queue ran out.
     async fn reap(&self) -> Result<Reaped, StoreError>;
-    /// Requeues everything in flight without blame: for a process that was the only scheduler and worker.
+    /// Requeues everything in flight without blame, says how many, and frees the idempotency keys of requests that
+    /// were under way: for a process that was the only scheduler and worker.
     async fn requeue_in_flight(&self) -> Result<u32, StoreError>;
 
     /// Checks every invariant of the ledger against the rows.

@@ -1,7 +1,7 @@
 //! Events in every state, retries, cancels, leases.
 
 use super::{
-    Applied, Bench, CancelOutcome, ClaimOutcome, Duration, Epoch, EventBody, FailureCode, Held, Job,
+    Applied, Bench, CancelOutcome, ClaimOutcome, Digest, Duration, Epoch, EventBody, FailureCode, Held, Idempotency, Job,
     LeaseVerdict, NotGranted, Status, Tenant, delivered, failed, limits, worker,
 };
 
@@ -168,7 +168,10 @@ pub async fn a_restart_requeues_without_blame(bench: &Bench) {
     let (cancelled, _) = bring_to(bench, &tenant, Status::Running).await;
     bench.store.cancel_render(tenant.org, cancelled.render).await.expect("store");
     let (dispatched, _) = bring_to(bench, &tenant, Status::Dispatched).await;
+    let reserve = || bench.store.begin_idempotent(tenant.org, "cut off", Digest::of(b"body"));
+    assert!(matches!(reserve().await.expect("store"), Idempotency::Fresh(_)));
     assert_eq!(bench.store.requeue_in_flight().await.expect("store"), 3);
+    assert!(matches!(reserve().await.expect("store"), Idempotency::Fresh(_)), "its request died with the process");
     assert_eq!(bench.status(&tenant, running.render).await, Status::Queued);
     assert_eq!(bench.status(&tenant, dispatched.render).await, Status::Queued);
     assert_eq!(bench.status(&tenant, cancelled.render).await, Status::Cancelled);

@@ -89,6 +89,8 @@ pub(super) async fn requeue_in_flight(store: &SqliteStore) -> Result<u32, StoreE
         }
     }
     sqlx::query("DELETE FROM workers").execute(&mut *write.tx).await?;
+    // Whoever reserved these died with the last process: their callers try again now, not when the lease ends.
+    sqlx::query("DELETE FROM idempotency_keys WHERE resource_kind IS NULL").execute(&mut *write.tx).await?;
     write.commit().await?;
     Ok(rows.len() as u32)
 }
