@@ -177,7 +177,7 @@ pub enum AdminCommand {
         #[arg(long, value_name = "N", value_parser = parse_credits)]
         credits: Credits,
         /// What they were paid with, such as an invoice number
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = parse_name)]
         reference: String,
     },
     /// The ledger
@@ -201,6 +201,7 @@ pub enum OrgCommand {
     /// Make an org without credits
     Create {
         /// Its name, for operators
+        #[arg(value_parser = parse_name)]
         name: String,
     },
 }
@@ -214,7 +215,7 @@ pub enum KeyCommand {
         #[command(flatten)]
         org: OrgChoice,
         /// What it is for
-        #[arg(long, value_name = "TEXT", default_value = "made by an operator")]
+        #[arg(long, value_name = "TEXT", value_parser = parse_name, default_value = "made by an operator")]
         label: String,
     },
     /// List an org's keys
@@ -269,6 +270,18 @@ fn parse_credits(text: &str) -> Result<Credits, String> {
     }
 }
 
+fn parse_name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if (1..=NAME_CHARS_MAX).contains(&text.chars().count()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("use 1 to {NAME_CHARS_MAX} characters"))
+    }
+}
+
+/// Characters of a name, label or reference.
+const NAME_CHARS_MAX: usize = 200;
+
 /// Credits of one grant: far below what sums of 64 bits can hold, far above what anybody buys.
 const CREDITS_MAX: i64 = 1_000_000_000;
 
@@ -300,6 +313,7 @@ mod tests {
             ("kraftr demo --category tops".into(), "--garment"),
             ("kraftr dev --listen localhost".into(), "--listen"),
             ("kraftr admin grant --credits 0 --reference x".into(), "whole number from 1"),
+            (format!("kraftr admin org create {}", "x".repeat(201)), "1 to 200 characters"),
             ("kraftr admin key revoke org_1".into(), "key_"),
             ("kraftr watermark embed --payload 12 a.png b.png".into(), "--payload"),
         ] {
