@@ -264,3 +264,144 @@ impl Heart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use kraftr_protocol::message::{Input, Link};
+    use kraftr_protocol::{
+        AssetId, Category, Class, Digest, Epoch, Format, GarmentPhoto, Quality, RenderSpec, WatermarkRef,
+    };
+    use tokio::time::advance;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LEASE_MS: u64 = 1_000;
+
+    fn job(attempt: u32) -> Job {
+        Job { render: RenderId(Uuid::from_u128(1)), attempt }
+    }
+
+    fn grant(attempt: u32) -> Grant {
+        let link = Link { url: String::new(), headers: Vec::new() };
+        let input = Input { asset: AssetId(Uuid::nil()), sha256: Digest([0; 32]), link };
+        Grant {
+            render: job(attempt).render,
+            attempt,
+            epoch: Epoch(i64::from(attempt)),
+            spec: RenderSpec {
+                release: "noop".to_owned(),
+                category: Category::Tops,
+                garment_photo: GarmentPhoto::FlatLay,
+                quality: Quality::Fast,
+                steps: 1,
+                guidance: 1.0,
+                seed: 0,
+                samples: 1,
+                format: Format::Png,
+            },
+            class: Class::Batch,
+            person: input.clone(),
+            garment: input,
+            watermark: WatermarkRef([0; 8]),
+            lease_ms: LEASE_MS,
+            time_limit_ms: 5 * LEASE_MS,
+        }
+    }
+
+    async fn pass(millis: u64) {
+        advance(Duration::from_millis(millis)).await;
+    }
+
+    /// Why the lease says to stop now, and whether it is gone now.
+    fn now(lease: &Lease) -> (Option<Stop>, Option<Stop>) {
+        (lease.stopped().now_or_never(), lease.gone().now_or_never())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trust_ends_a_lease_after_the_last_request_that_was_renewed_was_sent() {
+        let asked = Instant::now();
+        // The answer took 400 ms: that time is gone.
+        pass(400).await;
+        let lease = Lease::new(&grant(1), asked);
+        pass(599).await;
+        assert_eq!(now(&lease), (None, None));
+        let sent = Instant::now();
+        pass(0).await;
+        lease.renew(sent);
+        pass(999).await;
+        assert_eq!(now(&lease), (None, None));
+        lease.renew(asked);
+        assert_eq!(now(&lease), (None, None), "an answer that was overtaken shortens nothing");
+        pass(1).await;
+        assert_eq!(now(&lease), (Some(Stop::Lost), Some(Stop::Lost)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken() {
+        let lease = Lease::new(&grant(1), Instant::now());
+        let started = Instant::now();
+        assert_eq!(lease.stopped().await, Stop::Lost);
+        assert_eq!(started.elapsed().as_millis(), u128::from(LEASE_MS));
+
+        let lease = Arc::new(Lease::new(&grant(1), Instant::now()));
+        let waiting = tokio::spawn({
+            let lease = Arc::clone(&lease);
+            async move { lease.stopped().await }
+        });
+        tokio::task::yield_now().await;
+        lease.order(Stop::Cancel);
+        assert_eq!(waiting.await.unwrap(), Stop::Cancel);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_order_counts_and_gone_outranks_it() {
+        let lease = Lease::new(&grant(1), Instant::now());
+        lease.order(Stop::HandBack);
+        lease.order(Stop::Cancel);
+        assert_eq!(now(&lease), (Some(Stop::HandBack), None));
+        lease.fence();
+        assert_eq!(now(&lease), (Some(Stop::Fenced), Some(Stop::Fenced)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_render_that_takes_too_long_stops_but_may_say_so() {
+        let lease = Lease::new(&grant(1), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(now(&lease), (None, None));
+            lease.renew(Instant::now());
+            pass(LEASE_MS / 2).await;
+        }
+        assert_eq!(now(&lease), (Some(Stop::TimeLimit), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_job_is_held_once_and_a_newer_attempt_fences_the_older() {
+        let leases = Arc::<Leases>::default();
+        let first = leases.reserve(job(1)).unwrap();
+        assert!(leases.reserve(job(1)).is_none(), "while it is being claimed");
+        let older = first.hold(&grant(1), Instant::now());
+        assert!(leases.reserve(job(1)).is_none(), "while it runs");
+
+        let second = leases.reserve(job(2)).unwrap();
+        assert_eq!(now(&older), (None, None), "a claim that is only asked for fences nothing");
+        let newer = second.hold(&grant(2), Instant::now());
+        assert_eq!((now(&older).0, now(&newer).0), (Some(Stop::Fenced), None));
+
+        drop(first);
+        assert_eq!(leases.held().len(), 1);
+        assert!(leases.reserve(job(1)).is_some(), "once it has left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handing_back_also_stops_what_is_granted_later() {
+        let leases = Arc::<Leases>::default();
+        let (early, late) = (leases.reserve(job(1)).unwrap(), leases.reserve(job(2)).unwrap());
+        let early = early.hold(&grant(1), Instant::now());
+        leases.hand_back();
+        let late = late.hold(&grant(2), Instant::now());
+        assert_eq!(now(&late).0, Some(Stop::HandBack));
+        assert_eq!(now(&early).1, Some(Stop::Fenced), "a newer attempt is here");
+    }
+}

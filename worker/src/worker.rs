@@ -35,7 +35,7 @@ pub enum WorkerError {
         /// The release or the device.
         what: String,
         /// The cause.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// The HTTP client cannot be built.
     #[error("the HTTP client: {0}")]
@@ -107,7 +107,7 @@ impl Worker {
 }
 
 async fn start_engine(config: &WorkerConfig, registry: Arc<Registry>) -> Result<EngineHandle, WorkerError> {
-    let failed = |what: &str, source| WorkerError::Load { what: what.to_owned(), source };
+    let failed = |what: &str, source| WorkerError::Load { what: what.to_owned(), source: Box::new(source) };
     let device = kraftr_models::device::choose(&config.device).map_err(|e| failed(&config.device, e))?;
     let settings = EngineSettings {
         max_batch: config.max_batch,

@@ -32,8 +32,8 @@ impl Pipeline {
         };
         tokio::select! {
             biased;
-            confirmed = self.publish(event) => if confirmed { Reported::Settled } else { Reported::Unsettled },
             gone = lease.gone() => settle(gone),
+            confirmed = self.publish(event) => if confirmed { Reported::Settled } else { Reported::Unsettled },
         }
     }
 

@@ -1,0 +1,9 @@
+//! A real worker between a scripted scheduler and a small object store, over the in-process transport.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+mod delivery;
+mod lifecycle;
+mod objects;
+mod scheduler;
+mod stopping;
