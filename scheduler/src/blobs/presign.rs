@@ -111,7 +111,7 @@ mod tests {
     use kraftr_protocol::Digest;
 
     const NOW: Timestamp = Timestamp(1_790_000_000_000_000);
-    const TTL: Duration = Duration::from_secs(60);
+    const TTL: Duration = Duration::from_mins(1);
 
     fn terms() -> PutTerms {
         PutTerms { sha256: Digest::of(b"abc"), bytes: 3, content_type: "image/png; a=&b".into() }
