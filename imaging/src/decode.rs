@@ -6,7 +6,7 @@ use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Rgb, RgbImage};
 
-use crate::{ImagingError, header};
+use crate::{ImagingError, header, surplus};
 
 /// Most memory that profiles, texts and one row of a PNG may take while it is read; larger is refused.
 const PNG_METADATA_BYTES_MAX: u64 = 16 << 20;
@@ -100,6 +100,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
     }
     if !matches!(header.components, 1 | 3) {
         return Err(ImagingError::ColourUnsupported { components: header.components });
+    }
+    if format == SourceFormat::Png && surplus::has_surplus(bytes) {
+        let reason = "its data goes on after its last row".to_owned();
+        return Err(ImagingError::Unreadable { format: format.name(), reason });
     }
     let (pixels, orientation) = match format {
         SourceFormat::Png => png(bytes),

@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod header;
 mod resize;
+mod surplus;
 
 pub use decode::{Decoded, Limits, SourceFormat, decode};
 pub use digest::pixel_digest;
