@@ -2,6 +2,7 @@
 //! hot ones run as the fused loops of [`cpu`].
 
 pub(crate) mod attention;
+mod cpu;
 pub(crate) mod linear;
 pub(crate) mod modulation;
 pub(crate) mod norm;

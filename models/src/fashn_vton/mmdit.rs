@@ -6,10 +6,10 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::config::Config;
-use crate::layers::attention::Heads;
-use crate::layers::linear::Linear;
-use crate::layers::modulation::Modulation;
-use crate::layers::norm::{HeadNorms, modulated};
+use crate::layers::attention::{Stream as Heads, attend};
+use crate::layers::linear::{After, Linear};
+use crate::layers::modulation::{Modulation, Pieces};
+use crate::layers::norm::HeadNorms;
 use crate::layers::rope::Rope;
 use crate::trace::Trace;
 use crate::weights::Tensors;
@@ -122,7 +122,7 @@ impl Mmdit {
             both = block.forward(&both, &active, &self.rope)?;
             trace.note(|| format!("single_blocks.{n}"), &both);
         }
-        let velocity = self.last.forward(&both.narrow(1, n, n)?.contiguous()?, &active)?;
+        let velocity = self.last.forward(&both.narrow(1, n, n)?, &active)?;
         trace.note(|| "final_layer".to_owned(), &velocity);
         Ok(velocity)
     }
@@ -139,7 +139,7 @@ impl Mmdit {
         }
         let waves = Tensor::from_vec(waves, (times.len(), 2 * WAVES), &self.device)?;
         let [into, out] = &self.time;
-        out.forward(&into.forward(&waves)?.silu()?)
+        out.forward(&into.forward(&waves.unsqueeze(1)?)?.silu()?)?.squeeze(1)
     }
 }
 
@@ -180,12 +180,12 @@ impl SingleBlock {
     /// `[b, n, d]` to the same.
     fn forward(&self, x: &Tensor, active: &Tensor, rope: &Rope) -> Result<Tensor> {
         let pieces = self.modulation.forward(active)?;
-        let both = self.into.forward(&modulated(x, &pieces, 0)?)?; // (b, n, 3 d + inner)
+        // (b, n, 3 d + inner)
+        let both = self.into.fused(&[x], Some((&pieces, 0)), &After::Gelu(3 * self.width))?;
         let qkv = both.narrow(2, 0, 3 * self.width)?;
-        let mlp = both.narrow(2, 3 * self.width, self.inner)?.contiguous()?.gelu()?;
-        let attention = Heads::new(&qkv, self.heads, &self.norms, rope)?.attend()?;
-        let out = self.out.forward(&Tensor::cat(&[&attention, &mlp], 2)?)?;
-        pieces.gated(2, x, &out)
+        let mlp = both.narrow(2, 3 * self.width, self.inner)?;
+        let attention = attend(&[Heads { qkv: &qkv, norms: &self.norms }], self.heads, rope)?;
+        self.out.fused(&[&attention, &mlp], None, &After::Gated(x, &pieces, 2))
     }
 }
 
@@ -193,6 +193,7 @@ impl SingleBlock {
 struct DoubleBlock {
     person: Stream,
     garment: Stream,
+    heads: usize,
 }
 
 impl DoubleBlock {
@@ -200,6 +201,7 @@ impl DoubleBlock {
         Ok(Self {
             person: Stream::load(config, tensors, &format!("{name}.img"))?,
             garment: Stream::load(config, tensors, &format!("{name}.txt"))?,
+            heads: config.n_heads,
         })
     }
 
@@ -213,15 +215,16 @@ impl DoubleBlock {
         let n = garment.dim(1)?;
         let (of_person, of_garment) =
             (self.person.modulation.forward(active)?, self.garment.modulation.forward(active)?);
-        let garment_heads = self.garment.heads(&modulated(garment, &of_garment, 0)?, rope)?;
-        let person_heads = self.person.heads(&modulated(person, &of_person, 0)?, rope)?;
-        let mixed = garment_heads.then(&person_heads)?.attend()?; // (b, 2 n, d)
-        let half = |at: usize| mixed.narrow(1, at, n)?.contiguous();
-        let person = of_person.gated(2, person, &self.person.proj.forward(&half(n)?)?)?;
-        let garment = of_garment.gated(2, garment, &self.garment.proj.forward(&half(0)?)?)?;
-        let person_mlp = self.person.mlp(&modulated(&person, &of_person, 3)?)?;
-        let garment_mlp = self.garment.mlp(&modulated(&garment, &of_garment, 3)?)?;
-        Ok((of_person.gated(5, &person, &person_mlp)?, of_garment.gated(5, &garment, &garment_mlp)?))
+        let garment_qkv = self.garment.qkv.fused(&[garment], Some((&of_garment, 0)), &After::Nothing)?;
+        let person_qkv = self.person.qkv.fused(&[person], Some((&of_person, 0)), &After::Nothing)?;
+        let streams = [
+            Heads { qkv: &garment_qkv, norms: &self.garment.norms },
+            Heads { qkv: &person_qkv, norms: &self.person.norms },
+        ];
+        let mixed = attend(&streams, self.heads, rope)?; // (b, 2 n, d)
+        let person = self.person.rest(person, &mixed.narrow(1, n, n)?, &of_person)?;
+        let garment = self.garment.rest(garment, &mixed.narrow(1, 0, n)?, &of_garment)?;
+        Ok((person, garment))
     }
 }
 
@@ -233,7 +236,6 @@ struct Stream {
     proj: Linear,
     up: Linear,
     down: Linear,
-    heads: usize,
 }
 
 impl Stream {
@@ -245,16 +247,14 @@ impl Stream {
             proj: Linear::load(tensors, &format!("{name}_attn.proj"))?,
             up: Linear::load(tensors, &format!("{name}_mlp.0"))?,
             down: Linear::load(tensors, &format!("{name}_mlp.2"))?,
-            heads: config.n_heads,
         })
     }
 
-    fn heads(&self, x: &Tensor, rope: &Rope) -> Result<Heads> {
-        Heads::new(&self.qkv.forward(x)?, self.heads, &self.norms, rope)
-    }
-
-    fn mlp(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&self.up.forward(x)?.gelu()?)
+    /// What follows attention: projection and MLP, each gated and added.
+    fn rest(&self, x: &Tensor, attention: &Tensor, pieces: &Pieces) -> Result<Tensor> {
+        let x = self.proj.fused(&[attention], None, &After::Gated(x, pieces, 2))?;
+        let inner = self.up.fused(&[&x], Some((pieces, 3)), &After::Gelu(0))?;
+        self.down.fused(&[&inner], None, &After::Gated(&x, pieces, 5))
     }
 }
 
@@ -273,6 +273,6 @@ impl FinalLayer {
 
     fn forward(&self, x: &Tensor, active: &Tensor) -> Result<Tensor> {
         let pieces = self.modulation.forward(active)?;
-        self.linear.forward(&modulated(x, &pieces, 0)?)
+        self.linear.fused(&[x], Some((&pieces, 0)), &After::Nothing)
     }
 }

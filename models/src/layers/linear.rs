@@ -1,13 +1,34 @@
-//! `x W^T + b` over the last dimension.
+//! `x W^T + b` over the last dimension, with what comes before and after it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
+use super::cpu;
+use super::cpu::view::Lent;
+use super::modulation::Pieces;
+use super::norm;
 use crate::weights::Tensors;
 
-/// A linear layer; weight `[out, in]` as checkpoints store it.
-pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+/// A linear layer.
+pub(crate) enum Linear {
+    /// Weight `[out, in]` as checkpoints store it, for devices with kernels of their own.
+    Plain {
+        /// `[out, in]`.
+        weight: Tensor,
+        /// `[out]`.
+        bias: Option<Tensor>,
+    },
+    /// Weight in panels, for the fused loops.
+    Packed(cpu::linear::Packed),
+}
+
+/// What happens to the result.
+pub(crate) enum After<'a> {
+    /// Nothing.
+    Nothing,
+    /// GELU (tanh form) on the columns from this one on.
+    Gelu(usize),
+    /// `residual + gate * y`; the gate is that piece.
+    Gated(&'a Tensor, &'a Pieces, usize),
 }
 
 impl Linear {
@@ -18,20 +39,127 @@ impl Linear {
         Self::new(tensors.get(&format!("{name}.weight"))?, bias)
     }
 
-    /// A layer of given numbers.
+    /// A layer of given numbers, `[out, in]` and `[out]`.
     pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self { weight, bias })
+        if !matches!(weight.device(), Device::Cpu) {
+            return Ok(Self::Plain { weight: weight.contiguous()?, bias });
+        }
+        let (out, into) = weight.dims2()?;
+        let bias = bias.map_or_else(|| Ok(Vec::new()), |bias| bias.to_vec1())?;
+        Ok(Self::Packed(cpu::linear::Packed::new(&weight.flatten_all()?.to_vec1()?, &bias, into, out)))
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// `[b, n, in]` to `[b, n, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut shape = x.dims().to_vec();
-        let into = shape.pop().unwrap_or(1);
-        shape.push(self.weight.dim(0)?);
-        let y = x.reshape(((), into))?.matmul(&self.weight.t()?)?.reshape(shape)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        self.fused(&[x], None, &After::Nothing)
+    }
+
+    /// The same over several tensors side by side, after the layer norm that `norm` modulates (with
+    /// that piece and the next) and before `after`.
+    pub(crate) fn fused(
+        &self,
+        x: &[&Tensor],
+        norm: Option<(&Pieces, usize)>,
+        after: &After<'_>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Packed(packed) => on_cpu(packed, x, norm, after),
+            Self::Plain { weight, bias } => {
+                let x = Tensor::cat(x, 2)?;
+                let x = norm.map_or(Ok(x.clone()), |(pieces, n)| norm::modulated(&x, pieces, n))?;
+                plain(weight, bias.as_ref(), &x, after)
+            }
+        }
+    }
+}
+
+fn plain(weight: &Tensor, bias: Option<&Tensor>, x: &Tensor, after: &After<'_>) -> Result<Tensor> {
+    let (b, n, into) = x.dims3()?;
+    let y = x.reshape((b * n, into))?.matmul(&weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
+    let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+    match after {
+        After::Nothing => Ok(y),
+        After::Gelu(0) => y.gelu(),
+        After::Gelu(from) => {
+            let active = y.narrow(2, *from, y.dim(2)? - from)?.contiguous()?.gelu()?;
+            Tensor::cat(&[&y.narrow(2, 0, *from)?, &active], 2)
+        }
+        After::Gated(residual, pieces, gate) => pieces.gated(*gate, residual, &y),
+    }
+}
+
+fn on_cpu(
+    packed: &cpu::linear::Packed,
+    x: &[&Tensor],
+    norm: Option<(&Pieces, usize)>,
+    after: &After<'_>,
+) -> Result<Tensor> {
+    let (b, n, _) = x[0].dims3()?;
+    let lent: Vec<_> = x.iter().map(|x| Lent::new(x)).collect();
+    let sources = lent.iter().map(Lent::rows).collect::<Result<Vec<_>>>()?;
+    let shifts = norm.map(|(pieces, n)| (pieces.lend(), n));
+    let before = match &shifts {
+        None => cpu::linear::Before::Nothing,
+        Some((pieces, n)) => {
+            cpu::linear::Before::Norm { shift: pieces.piece(*n)?, scale: pieces.piece(n + 1)? }
+        }
+    };
+    let gated = match after {
+        After::Gated(residual, pieces, gate) => Some((Lent::new(residual), pieces.lend(), *gate)),
+        After::Nothing | After::Gelu(_) => None,
+    };
+    let after = match (&gated, after) {
+        (Some((residual, pieces, gate)), _) => {
+            cpu::linear::After::Gated { residual: residual.contiguous()?, gate: pieces.piece(*gate)? }
+        }
+        (None, After::Gelu(from)) => cpu::linear::After::Gelu(*from),
+        (None, _) => cpu::linear::After::Nothing,
+    };
+    Tensor::from_vec(packed.run(b, n, &sources, before, after), (b, n, packed.out()), &Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::modulation::Modulation;
+
+    fn random(shape: &[usize]) -> Tensor {
+        Tensor::randn(0f32, 1f32, shape, &Device::Cpu).unwrap()
+    }
+
+    fn assert_close(one: &Tensor, two: &Tensor) {
+        assert_eq!(one.dims(), two.dims());
+        let highest = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let apart = highest(&(one - two).unwrap());
+        assert!(apart < 2e-6 * (1.0 + highest(two)), "{apart}");
+    }
+
+    /// The fused loops against plain tensor operations, at sizes that fill neither tiles nor chunks.
+    #[test]
+    fn fused_is_plain() {
+        for (into, out, b, n) in [(5, 7, 1, 1), (24, 50, 3, 67), (48, 96, 2, 9)] {
+            let (weight, bias) = (random(&[out, into]), random(&[out]));
+            let packed = Linear::new(weight.clone(), Some(bias.clone())).unwrap();
+            let plainly = Linear::Plain { weight, bias: Some(bias) };
+            let modulation = Modulation::new(Linear::new(random(&[3 * into, into]), None).unwrap(), into);
+            let gates = Modulation::new(Linear::new(random(&[out, into]), None).unwrap(), out);
+            let active = random(&[b, into]);
+            let (pieces, gates) = (modulation.forward(&active).unwrap(), gates.forward(&active).unwrap());
+            // Views with strides of their own, side by side.
+            let wide = random(&[b, n + 3, into + 4]);
+            let left = wide.narrow(1, 2, n).unwrap().narrow(2, 1, 2).unwrap();
+            let right = wide.narrow(1, 3, n).unwrap().narrow(2, 3, into - 2).unwrap();
+            let residual = random(&[b, n, out]);
+            for norm in [None, Some((&pieces, 1))] {
+                for after in
+                    [After::Nothing, After::Gelu(0), After::Gelu(3), After::Gated(&residual, &gates, 0)]
+                {
+                    assert_close(
+                        &packed.fused(&[&left, &right], norm, &after).unwrap(),
+                        &plainly.fused(&[&left, &right], norm, &after).unwrap(),
+                    );
+                }
+            }
         }
     }
 }

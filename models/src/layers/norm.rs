@@ -6,7 +6,7 @@ use super::modulation::Pieces;
 use crate::weights::Tensors;
 
 /// Added to variances and mean squares, as in the reference.
-pub(crate) const EPSILON: f64 = 1e-6;
+const EPSILON: f64 = 1e-6;
 
 /// `(1 + scale) * layer_norm(x) + shift` over the last dimension; shift is piece `n`, scale the next.
 pub(crate) fn modulated(x: &Tensor, pieces: &Pieces, n: usize) -> Result<Tensor> {
@@ -29,6 +29,17 @@ impl HeadNorms {
             query: tensors.get(&format!("{name}.query_norm.scale"))?,
             key: tensors.get(&format!("{name}.key_norm.scale"))?,
         })
+    }
+
+    /// Given scales.
+    #[cfg(test)]
+    pub(crate) fn new(query: Tensor, key: Tensor) -> Self {
+        Self { query, key }
+    }
+
+    /// Scales of queries and keys, for the fused loops.
+    pub(crate) fn scales(&self) -> (&Tensor, &Tensor) {
+        (&self.query, &self.key)
     }
 
     /// Norms queries, `[.., head]`.

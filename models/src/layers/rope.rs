@@ -34,6 +34,11 @@ impl Rope {
         Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
     }
 
+    /// Cosines and sines, for the fused loops.
+    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// Turns `[b, heads, n, head]`, where `n` is one grid or several, one after the other.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let (b, heads, n, head) = x.dims4()?;

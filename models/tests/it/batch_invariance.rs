@@ -9,7 +9,8 @@ fn demo() -> Model {
 }
 
 fn inputs(category: Category) -> Inputs {
-    let limits = Limits { bytes_max: 1 << 20, side_min: 16, side_max: 4_096, pixels_max: 1 << 20, aspect_max: 4 };
+    let limits =
+        Limits { bytes_max: 1 << 20, side_min: 16, side_max: 4_096, pixels_max: 1 << 20, aspect_max: 4 };
     let picture = |bytes: &[u8]| decode(bytes, &limits).unwrap().image;
     Inputs {
         person: picture(bundled::SAMPLE_PERSON),
