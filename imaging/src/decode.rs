@@ -1,6 +1,7 @@
 //! Foreign bytes to pixels, within limits that are checked before a pixel is decoded.
 
 use std::io::Cursor;
+use std::panic;
 
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
@@ -84,7 +85,8 @@ pub struct Decoded {
 /// The format is told by the bytes; size, sides, pixels, aspect and completeness are checked on the header
 /// before a pixel is decoded. The Exif orientation is applied, transparency is laid over white, 16-bit
 /// samples become 8-bit, and all metadata stays behind. Samples are taken as sRGB: an embedded colour
-/// profile is not applied.
+/// profile is not applied. A JPEG that lost data in the middle and still has its end mark decodes, with
+/// invented pixels there, as it does in browsers.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
     if bytes.is_empty() {
         return Err(ImagingError::Empty);
@@ -105,12 +107,19 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
         let reason = "its data goes on after its last row".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
     }
-    let (pixels, orientation) = match format {
+    // A decoder that panics on bytes made to break it must not take its caller along.
+    let outcome = panic::catch_unwind(|| match format {
         SourceFormat::Png => png(bytes),
         SourceFormat::Jpeg => JpegDecoder::new(Cursor::new(bytes)).and_then(pixels),
         SourceFormat::Webp => WebPDecoder::new(Cursor::new(bytes)).and_then(pixels),
-    }
-    .map_err(|error| unreadable(format, &error))?;
+    });
+    let (pixels, orientation) = match outcome {
+        Ok(decoded) => decoded.map_err(|error| unreadable(format, &error))?,
+        Err(_) => {
+            let reason = "its decoder gave up".to_owned();
+            return Err(ImagingError::Unreadable { format: format.name(), reason });
+        }
+    };
     if (pixels.width(), pixels.height()) != (header.width, header.height) {
         let reason = "its headers disagree on the size".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
