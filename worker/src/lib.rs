@@ -5,7 +5,7 @@
 //!                                       one thread, one denoise step at a time
 //! ```
 //!
-//! Architecture invariant: a worker acts only under a [lease](lease) that it can still trust, sends
+//! Architecture invariant: a worker acts only under a lease that it can still trust, sends
 //! no picture that is not [`kraftr_provenance::Marked`], and holds no database, bucket or signing
 //! credentials: everything it may touch comes as a URL of its claim.
 
