@@ -113,13 +113,11 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
         SourceFormat::Jpeg => JpegDecoder::new(Cursor::new(bytes)).and_then(pixels),
         SourceFormat::Webp => WebPDecoder::new(Cursor::new(bytes)).and_then(pixels),
     });
-    let (pixels, orientation) = match outcome {
-        Ok(decoded) => decoded.map_err(|error| unreadable(format, &error))?,
-        Err(_) => {
-            let reason = "its decoder gave up".to_owned();
-            return Err(ImagingError::Unreadable { format: format.name(), reason });
-        }
+    let Ok(decoded) = outcome else {
+        let reason = "its decoder gave up".to_owned();
+        return Err(ImagingError::Unreadable { format: format.name(), reason });
     };
+    let (pixels, orientation) = decoded.map_err(|error| unreadable(format, &error))?;
     if (pixels.width(), pixels.height()) != (header.width, header.height) {
         let reason = "its headers disagree on the size".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
