@@ -1,6 +1,6 @@
 //! Parses, logs, runs, and turns the end into an exit code.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.as_deref().unwrap_or(commands::default_log(&cli.command));
     match EnvFilter::try_new(filter) {
-        Ok(filter) => tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init(),
+        Ok(filter) => {
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+            subscriber.with_ansi(io::stderr().is_terminal()).init();
+        }
         Err(error) => {
             output::note(format_args!("error: --log {filter}: {error}")).ok();
             return ExitCode::from(2);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Display, Path};
 
 use anyhow::{Context, Result};
 use kraftr_models::{Registry, bundled};
@@ -92,49 +92,52 @@ fn write_samples(data_dir: &DataDir) -> Result<()> {
 
 fn print_welcome(fleet: &Fleet, data_dir: &DataDir, key: Option<&str>) -> Result<()> {
     let (url, path) = (fleet.url(), data_dir.path().display());
-    let registry = Registry::bundled();
-    let model = &default_release(&registry).context("no release puts clothes on people")?.name;
+    // By its path: it need not be installed to be called from another terminal.
+    let program = std::env::current_exe().context("cannot tell where this program lies")?;
+    let program = program.display();
     output::line(format_args!("Kraftr serves on {url} and keeps everything in {path}"))?;
     match key {
         Some(key) => output::line(format_args!("API key, shown this once: {key}"))?,
-        None => output::line(format_args!("A new API key: kraftr admin --data-dir {path} key create"))?,
+        None => {
+            output::line(format_args!("A new API key: '{program}' admin --data-dir '{path}' key create"))?
+        }
     }
-    output::line(format_args!(
-        "API reference: {url}/docs\n\n{}",
-        curl_commands(url, &path.to_string(), model, key)
-    ))?;
+    output::line(format_args!("API reference: {url}/docs\n"))?;
+    output::line(shell_commands(url, &path, &program, key.unwrap_or("krf_YOUR_KEY"))?)?;
     Ok(())
 }
 
 /// The demo's steps for a shell, to paste as they are.
-fn curl_commands(url: &str, path: &str, model: &str, key: Option<&str>) -> String {
-    let key = key.unwrap_or("krf_YOUR_KEY");
+fn shell_commands(url: &str, path: &Display<'_>, program: &Display<'_>, key: &str) -> Result<String> {
+    let registry = Registry::bundled();
+    let model = &default_release(&registry).context("no release puts clothes on people")?.name;
     let category = bundled::SAMPLE_CATEGORY;
-    format!(
-        r#"# Paste this: the settings first
-export URL={url} AUTH="Authorization: Bearer {key}"
-id() {{ sed -E 's/^\{{"id": ?"([^"]+)".*/\1/'; }}
+    Ok(format!(
+        r#"# Paste this into a shell: the settings first
+URL={url} AUTH="Authorization: Bearer {key}"
+id_of() {{ sed -E "s/.*\"id\": ?\"($1_[^\"]+)\".*/\1/"; }}
 
 # 1. upload a person and a garment
-PERSON=$(curl -sS -H "$AUTH" -F file=@'{path}/person.png' $URL/v1/assets | id)
-GARMENT=$(curl -sS -H "$AUTH" -F file=@'{path}/garment.png' $URL/v1/assets | id)
+PERSON=$(curl -sS -H "$AUTH" -F file=@'{path}/person.png' $URL/v1/assets | id_of ast)
+GARMENT=$(curl -sS -H "$AUTH" -F file=@'{path}/garment.png' $URL/v1/assets | id_of ast)
 
 # 2. render; the Idempotency-Key makes it safe to send again
 RENDER=$(curl -sS -H "$AUTH" -H "Idempotency-Key: first" -H "Content-Type: application/json" \
-  -d '{{"model":"{model}","person":"'$PERSON'","garment":"'$GARMENT'","category":"{category}"}}' $URL/v1/renders | id)
+  -d '{{"model":"{model}","person":"'$PERSON'","garment":"'$GARMENT'","category":"{category}"}}' \
+  $URL/v1/renders | id_of rnd)
 
-# 3. watch it
-curl -sSN -H "$AUTH" $URL/v1/renders/$RENDER/events
+# 3. watch it; previews are long lines
+curl -sSN -H "$AUTH" $URL/v1/renders/$RENDER/events | cut -c1-100
 
 # 4. download the picture
-ARTIFACT=$(curl -sS -H "$AUTH" $URL/v1/renders/$RENDER | sed -E 's/.*"id": ?"(art_[^"]+)".*/\1/')
+ARTIFACT=$(curl -sS -H "$AUTH" $URL/v1/renders/$RENDER | id_of art)
 curl -sSL -H "$AUTH" -o result.png $URL/v1/artifacts/$ARTIFACT
 
 # 5. is it marked, and what did it cost?
-kraftr watermark detect result.png
-curl -sS -H "$AUTH" $URL/v1/ledger
-curl -sS -H "$AUTH" $URL/v1/balance"#
-    )
+'{program}' watermark detect result.png
+curl -sS -H "$AUTH" $URL/v1/ledger; echo
+curl -sS -H "$AUTH" $URL/v1/balance; echo"#
+    ))
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
