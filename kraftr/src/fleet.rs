@@ -34,7 +34,7 @@ pub enum FleetError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}, name another address: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,

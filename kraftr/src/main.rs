@@ -26,12 +26,34 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(format_args!("error: {error:#}")).ok();
+            output::note(format_args!("error: {}", in_one_line(&error))).ok();
             ExitCode::FAILURE
         }
     }
 }
 
+/// The error and its causes. Many errors name their cause themselves: it is not said twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("address in use").context("cannot listen: address in use").context("no fleet");
+        assert_eq!(in_one_line(&error), "no fleet: cannot listen: address in use");
+    }
 }
