@@ -99,7 +99,7 @@ fn print_welcome(fleet: &Fleet, data_dir: &DataDir, key: Option<&str>) -> Result
     match key {
         Some(key) => output::line(format_args!("API key, shown this once: {key}"))?,
         None => {
-            output::line(format_args!("A new API key: '{program}' admin --data-dir '{path}' key create"))?
+            output::line(format_args!("A new API key: '{program}' admin --data-dir '{path}' key create"))?;
         }
     }
     output::line(format_args!("API reference: {url}/docs\n"))?;
