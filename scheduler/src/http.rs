@@ -100,3 +100,22 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     };
     Problem::internal(format_args!("a handler panicked: {message}")).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_answered_without_its_message() {
+        for panic in
+            [Box::new("at a secret") as Box<dyn Any + Send>, Box::new("a secret".to_owned()), Box::new(7)]
+        {
+            let response = answer_panic(panic);
+            assert_eq!(response.status(), 500);
+            let problem = response.extensions().get::<Problem>().unwrap();
+            assert_eq!(problem.code(), Code::Internal);
+            let shown = serde_json::to_string(&problem.document(None)).unwrap();
+            assert!(!shown.contains("secret") && problem.cause().unwrap().contains("panicked"));
+        }
+    }
+}

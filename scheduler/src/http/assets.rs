@@ -38,13 +38,16 @@ pub(super) struct AssetView {
     /// Its id.
     pub id: AssetId,
     /// Width in pixels, after the camera's orientation was applied.
+    #[schema(example = 1200)]
     pub width: u32,
     /// Height in pixels, after the camera's orientation was applied.
+    #[schema(example = 1600)]
     pub height: u32,
     /// Media type of the stored picture.
     #[schema(example = "image/png")]
     pub content_type: String,
     /// Length of the stored picture.
+    #[schema(example = 3_145_728)]
     pub bytes: u64,
     /// SHA-256 of the stored picture, in hexadecimal.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]

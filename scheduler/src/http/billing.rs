@@ -21,10 +21,13 @@ use crate::store::Entry;
 #[schema(as = Balance)]
 pub(super) struct BalanceView {
     /// Credits that are its own.
+    #[schema(example = 100)]
     pub posted: Credits,
     /// The part of them that live renders hold.
+    #[schema(example = 4)]
     pub held: Credits,
     /// What can be spent: `posted` less `held`.
+    #[schema(example = 96)]
     pub available: Credits,
 }
 

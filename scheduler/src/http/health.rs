@@ -54,10 +54,10 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, 
     Ok(Json(Health { status: "ready" }))
 }
 
-/// Figures for Prometheus, in the `OpenMetrics` text format.
+/// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "operations", operation_id = "metrics",
-    responses((status = OK, description = "The figures.", body = String,
+    responses((status = OK, description = "The figures, in the OpenMetrics text format.", body = String,
         content_type = "application/openmetrics-text")),
 )]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Problem> {

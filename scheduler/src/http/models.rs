@@ -24,7 +24,7 @@ pub(super) struct Models {
 #[schema(as = Model)]
 pub(super) struct ModelView {
     /// What `model` of a render takes.
-    #[schema(example = "kraftr-demo")]
+    #[schema(example = "demo-tryon")]
     pub id: String,
     /// For people.
     pub title: String,

@@ -72,14 +72,12 @@ fn foreign(response: &Response) -> Option<Problem> {
     if !refused || media_type.is_some_and(|value| value == problem::CONTENT_TYPE) {
         return None;
     }
-    let code = Code::ALL.iter().copied().find(|code| code.status() == status);
-    Some(match code {
-        Some(code) if status.is_client_error() => Problem::new(code, code.remedy()),
-        None if status.is_client_error() => {
-            Problem::new(Code::MalformedRequest, Code::MalformedRequest.remedy())
-        }
-        _ => Problem::internal(format_args!("a library answered {status}")),
-    })
+    if status.is_server_error() {
+        return Some(Problem::internal(format_args!("a library answered {status}")));
+    }
+    // The first code of a status is its most general one.
+    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::MalformedRequest);
+    Some(Problem::new(code, code.remedy()))
 }
 
 fn log(response: &Response<Body>, took: Duration) {
@@ -114,5 +112,41 @@ fn method_word(method: &Method) -> &'static str {
         Method::PATCH => "PATCH",
         Method::OPTIONS => "OPTIONS",
         _ => "OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse as _;
+
+    #[test]
+    fn a_library_s_refusal_becomes_a_problem() {
+        let code =
+            |status: StatusCode| foreign(&(status, "words").into_response()).map(|problem| problem.code());
+        assert_eq!(code(StatusCode::OK), None);
+        assert_eq!(code(StatusCode::BAD_REQUEST), Some(Code::MalformedRequest));
+        assert_eq!(code(StatusCode::PAYLOAD_TOO_LARGE), Some(Code::BodyTooLarge));
+        assert_eq!(code(StatusCode::UNSUPPORTED_MEDIA_TYPE), Some(Code::UnsupportedMediaType));
+        assert_eq!(code(StatusCode::UNPROCESSABLE_ENTITY), Some(Code::InvalidRequest));
+        assert_eq!(code(StatusCode::IM_A_TEAPOT), Some(Code::MalformedRequest));
+        assert_eq!(code(StatusCode::BAD_GATEWAY), Some(Code::Internal));
+        let own = Problem::new(Code::NotFound, "gone").into_response();
+        assert!(foreign(&own).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_problem_keeps_its_headers_and_gets_the_request_id() {
+        let problem = Problem::new(Code::Busy, "wait").retry_after(5);
+        let mut response = problem.into_response();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        let response = as_problem(response, "req_7");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            (&response.headers()[header::ALLOW], &response.headers()[header::RETRY_AFTER]),
+            (&HeaderValue::from_static("GET"), &HeaderValue::from_static("5"))
+        );
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("\"request_id\":\"req_7\""));
     }
 }

@@ -39,14 +39,14 @@ macro_rules! codes {
 }
 
 codes! {
+    /// Send the whole body, and a well-formed request.
+    MalformedRequest = BAD_REQUEST "malformed_request" "The request is malformed",
     /// Correct the syntax; the message says where it breaks.
     MalformedJson = BAD_REQUEST "malformed_json" "The body is not JSON",
     /// Nest at most 64 levels.
     JsonTooDeep = BAD_REQUEST "json_too_deep" "The JSON is nested too deeply",
     /// Send a complete multipart/form-data body, as an HTTP client's form upload does.
     MalformedMultipart = BAD_REQUEST "malformed_multipart" "The body is not a complete multipart form",
-    /// Send the whole body, and a well-formed request.
-    MalformedRequest = BAD_REQUEST "malformed_request" "The request is malformed",
     /// Send `Authorization: Bearer krf_…`.
     ApiKeyMissing = UNAUTHORIZED "api_key_missing" "An API key is needed",
     /// Send the key exactly as it was shown: krf_ and 64 hexadecimal digits, after the word Bearer.

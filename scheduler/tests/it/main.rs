@@ -1,5 +1,7 @@
 //! The scheduler as a whole: store, ledger, objects and the HTTP API over real parts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there; clippy knows only functions marked as tests")]
+
 mod blobs;
 mod http;
 mod ledger_properties;

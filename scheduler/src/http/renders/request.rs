@@ -20,7 +20,7 @@ use crate::store::{Asset, NewRender, StoreError, Ticket};
 #[serde(deny_unknown_fields)]
 pub(super) struct RenderRequest {
     /// A model that `GET /v1/models` lists.
-    #[schema(example = "kraftr-demo")]
+    #[schema(example = "demo-tryon")]
     pub model: String,
     /// The person's picture.
     pub person: AssetId,

@@ -17,12 +17,13 @@ use crate::store::Render;
 pub(in crate::http) struct RenderView {
     /// Its id.
     pub id: RenderId,
-    /// Where it stands. `succeeded`, `failed`, `cancelled` and `expired` are final.
+    /// Where it stands: `succeeded`, `failed`, `cancelled` and `expired` are final.
     pub status: Status,
     /// The model that was asked for.
-    #[schema(example = "kraftr-demo")]
+    #[schema(example = "demo-tryon")]
     pub model: String,
     /// The release of the model that runs it.
+    #[schema(example = "demo-tryon")]
     pub release: String,
     /// Where the garment is worn.
     pub category: Category,
@@ -31,12 +32,13 @@ pub(in crate::http) struct RenderView {
     /// The pictures it is made from.
     pub inputs: Inputs,
     /// Seed of the first image; image n uses `seed` + n. The same seed gives the same image.
-    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64, example = 42)]
     pub seed: u64,
     /// Images asked for.
     #[schema(minimum = 1, maximum = 4)]
     pub samples: u32,
     /// Denoise steps.
+    #[schema(example = 20)]
     pub steps: u32,
     /// Time against fidelity.
     pub quality: Quality,
@@ -91,8 +93,10 @@ pub(in crate::http) struct Inputs {
 #[schema(as = Progress)]
 pub(in crate::http) struct ProgressView {
     /// Steps done by the present attempt.
+    #[schema(example = 20)]
     pub step: u32,
     /// Steps in all.
+    #[schema(example = 20)]
     pub steps: u32,
 }
 
@@ -119,13 +123,16 @@ pub(in crate::http) struct ArtifactView {
     #[schema(example = "http://127.0.0.1:8080/v1/artifacts/art_01h455vb4pex5vsknk084sn02q")]
     pub url: String,
     /// Width in pixels.
+    #[schema(example = 384)]
     pub width: u32,
     /// Height in pixels.
+    #[schema(example = 576)]
     pub height: u32,
     /// Media type.
     #[schema(example = "image/png")]
     pub content_type: String,
     /// Length of the file.
+    #[schema(example = 348_160)]
     pub bytes: u64,
     /// SHA-256 of the file, in hexadecimal.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]

@@ -4,15 +4,22 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 
 /// `/openapi.json`, as it was served.
-pub struct Contract(Value);
+pub(super) struct Contract(Value);
 
 impl Contract {
-    pub fn new(document: Value) -> Self {
+    pub(super) fn new(document: Value) -> Self {
         Self(document)
     }
 
     /// Panics unless the answer is one that the document describes. Routes outside of it pass.
-    pub fn check(&self, method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+    pub(super) fn check(
+        &self,
+        method: &Method,
+        path: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) {
         let media_type =
             headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default();

@@ -36,8 +36,8 @@ impl Reader {
     async fn next(&mut self) -> Option<Happening> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let event = event.to_owned();
-                self.text = rest.to_owned();
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
                 // A comment keeps the connection open and says nothing.
                 if event.starts_with(':') {
                     continue;
@@ -136,7 +136,7 @@ async fn a_stream_goes_on_after_the_last_id() {
 
     let last = rest.last().unwrap();
     let again = Reader::open(&server, &render, Some(&last.id)).await.rest().await;
-    assert_eq!(again, [last.clone()], "an ended render says so again");
+    assert_eq!(again, std::slice::from_ref(last), "an ended render says so again");
     let all = Reader::open(&server, &render, None).await.rest().await;
     assert_eq!(names(&all), ["queued", "dispatched", "running", "succeeded", "done"]);
     let middle = Reader::open(&server, &render, Some("2.0")).await.rest().await;

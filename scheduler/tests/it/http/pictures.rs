@@ -3,19 +3,19 @@
 use kraftr_imaging::{Encoding, RgbImage, encode};
 
 /// Media type of [`form`].
-pub const FORM_TYPE: &str = "multipart/form-data; boundary=frontier";
+pub(super) const FORM_TYPE: &str = "multipart/form-data; boundary=frontier";
 
-pub fn picture(width: u32, height: u32, seed: u8) -> RgbImage {
+pub(super) fn picture(width: u32, height: u32, seed: u8) -> RgbImage {
     let pixel = |n: u32| [(n % width) as u8, (n / width) as u8, seed];
     RgbImage::from_raw(width, height, (0..width * height).flat_map(pixel).collect()).unwrap()
 }
 
-pub fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
+pub(super) fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     encode(&picture(width, height, seed), Encoding::Png).unwrap()
 }
 
 /// The first bytes of a PNG that says it has these sides; nothing follows.
-pub fn png_header(width: u32, height: u32) -> Vec<u8> {
+pub(super) fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut ihdr = b"IHDR".to_vec();
     ihdr.extend(width.to_be_bytes());
     ihdr.extend(height.to_be_bytes());
@@ -29,7 +29,7 @@ pub fn png_header(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A WebP that says it is animated, and one frame's header.
-pub fn animated_webp() -> Vec<u8> {
+pub(super) fn animated_webp() -> Vec<u8> {
     let mut body = b"WEBPVP8X\x0a\0\0\0\x02\0\0\0\x5f\0\0\x8f\0\0ANIM\x06\0\0\0\0\0\0\0\0\0".to_vec();
     body.extend(b"ANMF\x10\0\0\0\0\0\0\0\0\0\x5f\0\0\x8f\0\0\x64\0\0\0");
     let mut file = b"RIFF".to_vec();
@@ -39,7 +39,7 @@ pub fn animated_webp() -> Vec<u8> {
 }
 
 /// A JPEG that says it has four colour components.
-pub fn cmyk_jpeg() -> Vec<u8> {
+pub(super) fn cmyk_jpeg() -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xc0\0\x14\x08\0\x90\0\x60\x04".to_vec();
     for component in 1..=4 {
         file.extend([component, 0x11, 0]);
@@ -51,7 +51,7 @@ pub fn cmyk_jpeg() -> Vec<u8> {
 }
 
 /// A multipart form of these fields.
-pub fn form(fields: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn form(fields: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, bytes) in fields {
         let head = format!(

@@ -31,10 +31,10 @@ use super::contract::Contract;
 use super::pictures;
 
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-pub const POOL: &str = "test";
-pub const MODEL: &str = "test-model";
-pub const CREDITS: i64 = 10;
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const POOL: &str = "test";
+pub(super) const MODEL: &str = "test-model";
+pub(super) const CREDITS: i64 = 10;
 
 const MANIFEST: &str = r#"
 name = "test-model"
@@ -57,7 +57,7 @@ steps_max = 100
 samples_max = 4
 "#;
 
-pub struct Server {
+pub(super) struct Server {
     pub app: Arc<App>,
     pub org: OrgId,
     pub key: String,
@@ -76,24 +76,24 @@ pub struct Server {
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    pub fn header(&self, name: impl axum::http::header::AsHeaderName) -> &str {
+    pub(super) fn header(&self, name: impl axum::http::header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The status and code of a refusal that names these fields.
     #[track_caller]
-    pub fn is_problem(&self, status: u16, code: &str, fields: &[&str]) {
+    pub(super) fn is_problem(&self, status: u16, code: &str, fields: &[&str]) {
         let document = self.json();
         let named: Vec<&str> = document["errors"]
             .as_array()
@@ -109,19 +109,19 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn is(&self, status: StatusCode) -> &Self {
+    pub(super) fn is(&self, status: StatusCode) -> &Self {
         assert_eq!(self.status, status, "{:?}", String::from_utf8_lossy(&self.body));
         self
     }
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
     /// One that bends its configuration.
-    pub async fn start_with(bend: impl FnOnce(&mut Config)) -> Self {
+    pub(super) async fn start_with(bend: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
         let store =
@@ -189,7 +189,7 @@ impl Server {
     }
 
     /// Sends a request as it is and holds the answer against the contract.
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answer = self.raw(request).await;
         self.contract.check(&method, &path, answer.status, &answer.headers, &answer.body);
@@ -197,7 +197,7 @@ impl Server {
     }
 
     /// Starts a request whose answer is read piece by piece.
-    pub async fn stream(&self, path: &str, last_event_id: Option<&str>) -> axum::response::Response {
+    pub(super) async fn stream(&self, path: &str, last_event_id: Option<&str>) -> axum::response::Response {
         let mut request = Request::get(path).header(header::AUTHORIZATION, self.bearer());
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
@@ -209,23 +209,23 @@ impl Server {
         format!("Bearer {}", self.key)
     }
 
-    pub fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
+    pub(super) fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
         Request::builder().method(method).uri(path).header(header::AUTHORIZATION, self.bearer())
     }
 
-    pub async fn call(&self, method: Method, path: &str) -> Answer {
+    pub(super) async fn call(&self, method: Method, path: &str) -> Answer {
         self.send(self.request(method, path).body(Body::empty()).unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_text(path, None, body.to_string()).await
     }
 
-    pub async fn post_text(&self, path: &str, key: Option<&str>, body: impl Into<Body>) -> Answer {
+    pub(super) async fn post_text(&self, path: &str, key: Option<&str>, body: impl Into<Body>) -> Answer {
         let mut request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
@@ -233,11 +233,11 @@ impl Server {
         self.send(request.body(body.into()).unwrap()).await
     }
 
-    pub async fn upload(&self, file: &[u8]) -> Answer {
+    pub(super) async fn upload(&self, file: &[u8]) -> Answer {
         self.upload_form(None, &[("file", file)]).await
     }
 
-    pub async fn upload_form(&self, key: Option<&str>, fields: &[(&str, &[u8])]) -> Answer {
+    pub(super) async fn upload_form(&self, key: Option<&str>, fields: &[(&str, &[u8])]) -> Answer {
         let mut request =
             self.request(Method::POST, "/v1/assets").header(header::CONTENT_TYPE, pictures::FORM_TYPE);
         if let Some(key) = key {
@@ -247,7 +247,7 @@ impl Server {
     }
 
     /// Uploads two different pictures; answers their ids, person first.
-    pub async fn pair(&self) -> (String, String) {
+    pub(super) async fn pair(&self) -> (String, String) {
         let mut ids = Vec::new();
         for seed in [1, 2] {
             let answer = self.upload(&pictures::png(96, 144, seed)).await;
@@ -257,24 +257,24 @@ impl Server {
     }
 
     /// A body that `POST /v1/renders` accepts.
-    pub async fn body(&self) -> Value {
+    pub(super) async fn body(&self) -> Value {
         let (person, garment) = self.pair().await;
         json!({ "model": MODEL, "person": person, "garment": garment, "category": "tops" })
     }
 
     /// Submits a render; answers its id.
-    pub async fn submit(&self) -> String {
+    pub(super) async fn submit(&self) -> String {
         let body = self.body().await;
         let answer = self.post("/v1/renders", &body).await;
         answer.is(StatusCode::CREATED).json()["id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn balance(&self) -> Balance {
+    pub(super) async fn balance(&self) -> Balance {
         self.app.store.balance(self.org).await.unwrap()
     }
 
     /// Waits until `done` answers something.
-    pub async fn until<T>(&self, what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
         let wait = async {
             loop {
                 if let Some(value) = done().await {
@@ -287,7 +287,7 @@ impl Server {
     }
 
     /// Stops it and checks what must hold at the end of every test.
-    pub async fn finish(mut self) {
+    pub(super) async fn finish(mut self) {
         self.until("the outbox drains", async || {
             (self.app.store.gauges().await.unwrap().outbox_pending == 0).then_some(())
         })
@@ -315,8 +315,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.finished && !std::thread::panicking() {
-            panic!("the test did not call finish()");
-        }
+        assert!(self.finished || std::thread::panicking(), "the test did not call finish()");
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::server::{Answer, MODEL, PATIENCE, POOL, Server};
 
-pub struct TestWorker<'s> {
+pub(super) struct TestWorker<'s> {
     server: &'s Server,
     id: WorkerId,
     jobs: BoxSource<Delivery<Job>>,
@@ -23,14 +23,14 @@ pub struct TestWorker<'s> {
 }
 
 /// A render that the worker holds.
-pub struct Running<'s, 'w> {
+pub(super) struct Running<'s, 'w> {
     worker: &'w mut TestWorker<'s>,
     pub grant: Grant,
     delivery: Delivery<Job>,
 }
 
 impl<'s> TestWorker<'s> {
-    pub async fn start(server: &'s Server) -> Self {
+    pub(super) async fn start(server: &'s Server) -> Self {
         let mut bytes = [0; 16];
         SystemIds.fill(&mut bytes);
         let id = WorkerId(Uuid::from_bytes(bytes));
@@ -46,7 +46,7 @@ impl<'s> TestWorker<'s> {
     }
 
     /// Takes the next job and claims it.
-    pub async fn take<'w>(&'w mut self) -> Running<'s, 'w> {
+    pub(super) async fn take<'w>(&'w mut self) -> Running<'s, 'w> {
         let delivery = tokio::time::timeout(PATIENCE, self.jobs.next()).await.expect("a job comes").unwrap();
         let ask = Ask::Claim { job: delivery.body, worker: self.id };
         let reply = self.server.app.transport.call(ask).await.unwrap();
@@ -61,7 +61,7 @@ impl Running<'_, '_> {
     }
 
     /// Follows a link of the grant or of an upload.
-    pub async fn follow(&self, method: &str, link: &Link, body: impl Into<Body>) -> Answer {
+    pub(super) async fn follow(&self, method: &str, link: &Link, body: impl Into<Body>) -> Answer {
         let mut request = Request::builder().method(method).uri(path_of(&link.url));
         for (name, value) in &link.headers {
             request = request.header(name, value);
@@ -69,11 +69,11 @@ impl Running<'_, '_> {
         self.worker.server.send(request.body(body.into()).unwrap()).await
     }
 
-    pub fn step(&self, step: u32) {
+    pub(super) fn step(&self, step: u32) {
         self.progress(ProgressBody::Step { step, steps: self.grant.spec.steps });
     }
 
-    pub fn preview(&self, step: u32, data: &[u8]) {
+    pub(super) fn preview(&self, step: u32, data: &[u8]) {
         let content_type = "image/jpeg".to_owned();
         self.progress(ProgressBody::Preview { sample: 0, step, content_type, data: data.to_vec() });
     }
@@ -84,7 +84,7 @@ impl Running<'_, '_> {
     }
 
     /// Uploads the images and reports success.
-    pub async fn succeed(self, images: &[&[u8]]) {
+    pub(super) async fn succeed(self, images: &[&[u8]]) {
         let mut artifacts = Vec::new();
         for (sample, image) in images.iter().enumerate() {
             let (sha256, bytes) = (Digest::of(image), image.len() as u64);
@@ -104,13 +104,13 @@ impl Running<'_, '_> {
         self.report(EventBody::Succeeded { artifacts, device_time: GpuMillis(5) }).await;
     }
 
-    pub async fn fail(self) {
+    pub(super) async fn fail(self) {
         let failure = Failure::new(FailureCode::InputInvalid, "the picture cannot be used");
         self.report(EventBody::Failed { failure }).await;
     }
 
     /// Waits until it is told to stop, then reports the step.
-    pub async fn stop_when_told(self, step: u32) {
+    pub(super) async fn stop_when_told(self, step: u32) {
         loop {
             let told = tokio::time::timeout(PATIENCE, self.worker.control.next());
             if told.await.expect("a word of control comes")
@@ -135,7 +135,7 @@ impl Running<'_, '_> {
 }
 
 /// What follows the host.
-pub fn path_of(url: &str) -> &str {
+pub(super) fn path_of(url: &str) -> &str {
     let start = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
     &url[start..]
 }
