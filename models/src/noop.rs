@@ -32,11 +32,11 @@ impl Noop {
         let grain = noise::normals(seed, pixels);
         let mut planes = Vec::with_capacity(3 * pixels);
         for plane in 0..3u8 {
-            for at in 0..pixels {
+            for (at, grain) in grain.iter().enumerate() {
                 let (x, y) = (at as u32 % width, at as u32 / width);
                 let (across, down) = (x as f32 / width as f32, y as f32 / height as f32);
                 let slope = [across, down, 1.0 - across * down][usize::from(plane)];
-                planes.push(slope - 0.5 + 0.06 * grain[at]);
+                planes.push(slope - 0.5 + 0.06 * grain);
             }
         }
         picture::from_planes(&planes, width, height)

@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         let conditions = conditions.collect::<Result<_, _>>()?;
         let noise = patch::cut(input("input.x")?, p)?;
         let times = input("input.times")?.to_vec1()?;
-        Ok(Self { path, fixture, network, noise, times, conditions, recorded })
+        Ok(Self { path, fixture, recorded, network, noise, times, conditions })
     }
 
     fn schedule(&self) -> Check {

@@ -62,7 +62,7 @@ impl Mmdit {
             noise,
             person,
             garment: Linear::new(
-                tensors.get("garment_embedder.proj.weight")?.flatten_from(1)?,
+                &tensors.get("garment_embedder.proj.weight")?.flatten_from(1)?,
                 Some(tensors.get("garment_embedder.proj.bias")?),
             )?,
             mixers: singles("x_patch_mixer", config.mixers())?,
@@ -150,7 +150,7 @@ fn person_embedders(config: &Config, tensors: &Tensors<'_>) -> Result<[Linear; 2
     let channels = config.channels_in;
     let noise = weight.narrow(1, 0, channels)?.flatten_from(1)?;
     let person = weight.narrow(1, channels, channels + 1)?.flatten_from(1)?;
-    Ok([Linear::new(noise, None)?, Linear::new(person, Some(tensors.get("x_embedder.proj.bias")?))?])
+    Ok([Linear::new(&noise, None)?, Linear::new(&person, Some(tensors.get("x_embedder.proj.bias")?))?])
 }
 
 /// One stream: attention and MLP read the same normed tokens.

@@ -3,6 +3,11 @@
 //!
 //! The instruction set is chosen when the program runs; nothing here is unsafe.
 
+#![expect(
+    clippy::inline_always,
+    reason = "vector instructions reach only what is inlined into the function that enables them"
+)]
+
 pub(crate) mod attention;
 pub(crate) mod linear;
 mod math;

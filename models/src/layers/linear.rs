@@ -36,11 +36,11 @@ impl Linear {
     pub(crate) fn load(tensors: &Tensors<'_>, name: &str) -> Result<Self> {
         let bias = format!("{name}.bias");
         let bias = if tensors.has(&bias) { Some(tensors.get(&bias)?) } else { None };
-        Self::new(tensors.get(&format!("{name}.weight"))?, bias)
+        Self::new(&tensors.get(&format!("{name}.weight"))?, bias)
     }
 
     /// A layer of given numbers, `[out, in]` and `[out]`.
-    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+    pub(crate) fn new(weight: &Tensor, bias: Option<Tensor>) -> Result<Self> {
         if !matches!(weight.device(), Device::Cpu) {
             return Ok(Self::Plain { weight: weight.contiguous()?, bias });
         }
@@ -139,10 +139,10 @@ mod tests {
     fn fused_is_plain() {
         for (into, out, b, n) in [(5, 7, 1, 1), (24, 50, 3, 67), (48, 96, 2, 9)] {
             let (weight, bias) = (random(&[out, into]), random(&[out]));
-            let packed = Linear::new(weight.clone(), Some(bias.clone())).unwrap();
+            let packed = Linear::new(&weight, Some(bias.clone())).unwrap();
             let plainly = Linear::Plain { weight, bias: Some(bias) };
-            let modulation = Modulation::new(Linear::new(random(&[3 * into, into]), None).unwrap(), into);
-            let gates = Modulation::new(Linear::new(random(&[out, into]), None).unwrap(), out);
+            let modulation = Modulation::new(Linear::new(&random(&[3 * into, into]), None).unwrap(), into);
+            let gates = Modulation::new(Linear::new(&random(&[out, into]), None).unwrap(), out);
             let active = random(&[b, into]);
             let (pieces, gates) = (modulation.forward(&active).unwrap(), gates.forward(&active).unwrap());
             // Views with strides of their own, side by side.

@@ -23,7 +23,7 @@ impl Modulation {
         Self { linear, width }
     }
 
-    /// `active` is SiLU of the conditioning vectors, `[b, width]`.
+    /// `active` is the `SiLU` of the conditioning vectors, `[b, width]`.
     pub(crate) fn forward(&self, active: &Tensor) -> Result<Pieces> {
         Ok(Pieces { all: self.linear.forward(&active.unsqueeze(1)?)?.squeeze(1)?, width: self.width })
     }

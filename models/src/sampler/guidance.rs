@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 /// Whether step `step` of `steps` (from 0) runs the unconditional half too. The last `skip_last` steps
 /// go without it, and guidance 1 is the conditional half alone.
 pub(crate) fn is_guided(guidance: f64, step: u32, steps: u32, skip_last: u32) -> bool {
-    guidance != 1.0 && step + skip_last < steps
+    (guidance - 1.0).abs() > f64::EPSILON && step + skip_last < steps
 }
 
 /// `unconditional + guidance * (conditional - unconditional)`.

@@ -60,13 +60,13 @@ impl Weights {
         if !mismatch.is_empty() {
             return Err(ModelError::Contract { file: self.name.clone(), mismatch });
         }
-        Ok(Tensors { tensors, prefix: self.prefix, device: device.clone() })
+        Ok(Tensors { file: tensors, prefix: self.prefix, device: device.clone() })
     }
 }
 
 /// The tensors of a file that passed its contract.
 pub(crate) struct Tensors<'a> {
-    tensors: SafeTensors<'a>,
+    file: SafeTensors<'a>,
     prefix: &'static str,
     device: Device,
 }
@@ -75,13 +75,13 @@ impl Tensors<'_> {
     /// One tensor as f32 on the device; the file may hold f32, f16 or bf16.
     pub(crate) fn get(&self, name: &str) -> candle_core::Result<Tensor> {
         use candle_core::safetensors::Load as _;
-        let view = self.tensors.tensor(&format!("{}{name}", self.prefix))?;
+        let view = self.file.tensor(&format!("{}{name}", self.prefix))?;
         view.load(&self.device)?.to_dtype(DType::F32)
     }
 
     /// Whether the file holds it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(&format!("{}{name}", self.prefix)).is_ok()
+        self.file.tensor(&format!("{}{name}", self.prefix)).is_ok()
     }
 
     /// Where the tensors go.

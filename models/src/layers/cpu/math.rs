@@ -24,7 +24,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// GELU in its tanh form: `x / (1 + e^(-2 sqrt(2/pi) (x + 0.044715 x^3)))`, the same function.
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     x / (1.0 + exp(-TWICE_ROOT * (x + 0.044_715 * x * x * x)))
 }
 
