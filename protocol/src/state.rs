@@ -131,6 +131,7 @@ mod tests {
 
     #[test]
     fn every_pair_of_states_that_may_follow_each_other() {
+        use Status::{Cancelled, Dispatched, Expired, Failed, Queued, Running, Succeeded};
         let mut pairs: Vec<(Status, Status)> = Vec::new();
         for from in Status::ALL {
             for transition in Transition::ALL {
@@ -138,7 +139,6 @@ mod tests {
             }
         }
         pairs.sort();
-        use Status::{Cancelled, Dispatched, Expired, Failed, Queued, Running, Succeeded};
         assert_eq!(
             pairs,
             [

@@ -2,6 +2,6 @@
 
 pub mod dispatch;
 pub mod invariants;
-pub mod ledger;
 pub mod lease;
+pub mod ledger;
 pub mod retry;

@@ -81,7 +81,9 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
             Ok(Applied::Changed(status)) => {
                 tracing::info!(render.id = %render, render.epoch = epoch.0, render.status = status.as_str(), "applied");
             }
-            Ok(Applied::Stale) => tracing::info!(render.id = %render, render.epoch = epoch.0, "stale event refused"),
+            Ok(Applied::Stale) => {
+                tracing::info!(render.id = %render, render.epoch = epoch.0, "stale event refused");
+            }
             Err(error) => {
                 tracing::error!(render.id = %render, %error, "an event could not be applied");
                 tokio::time::sleep(PAUSE).await;

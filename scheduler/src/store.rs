@@ -11,12 +11,14 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
-use kraftr_protocol::{ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, WorkerId};
+use kraftr_protocol::{
+    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, WorkerId,
+};
 
 use crate::domain::invariants::Audit;
 pub use rows::{
-    ApiKey, Artifact, Asset, Balance, Claimed, Entry, NewAsset, NewRender, Org, OutboxRow, Page, Render, Topic,
-    TransitionRow,
+    ApiKey, Artifact, Asset, Balance, Claimed, Entry, NewAsset, NewRender, Org, OutboxRow, Page, Render,
+    Topic, TransitionRow,
 };
 
 /// Why the database could not do what was asked. Outcomes that a caller branches on are values, not errors.
@@ -195,7 +197,12 @@ pub trait Store: Send + Sync + 'static {
     async fn ledger_of_render(&self, render: RenderId) -> Result<Vec<Entry>, StoreError>;
 
     /// Reserves an idempotency key for a request with this fingerprint, or says what is under it.
-    async fn begin_idempotent(&self, org: OrgId, key: &str, fingerprint: Digest) -> Result<Idempotency, StoreError>;
+    async fn begin_idempotent(
+        &self,
+        org: OrgId,
+        key: &str,
+        fingerprint: Digest,
+    ) -> Result<Idempotency, StoreError>;
     /// Records what the request made, where no insert did; false when the reservation had lapsed.
     async fn complete_idempotent(&self, ticket: &Ticket, resource: Resource) -> Result<bool, StoreError>;
     /// Frees the key of a request that made nothing.
@@ -214,11 +221,19 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_asset(&self, org: OrgId, id: AssetId) -> Result<DeleteOutcome, StoreError>;
 
     /// For each: inserts the render, holds its price, completes its ticket; or refuses it and writes nothing.
-    async fn submit_renders(&self, renders: &[NewRender]) -> Result<Vec<Result<Render, SubmitError>>, StoreError>;
+    async fn submit_renders(
+        &self,
+        renders: &[NewRender],
+    ) -> Result<Vec<Result<Render, SubmitError>>, StoreError>;
     /// The org's render of that id.
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError>;
     /// The org's renders, newest first.
-    async fn renders(&self, org: OrgId, status: Option<Status>, page: &Page) -> Result<Vec<Render>, StoreError>;
+    async fn renders(
+        &self,
+        org: OrgId,
+        status: Option<Status>,
+        page: &Page,
+    ) -> Result<Vec<Render>, StoreError>;
     /// The transitions of a render after a revision, in order.
     async fn transitions(&self, id: RenderId, after_revision: i64) -> Result<Vec<TransitionRow>, StoreError>;
     /// Cancels a waiting render, or asks the worker of a running one to stop.

@@ -34,7 +34,7 @@ impl Expectation {
 
 /// The model.
 #[derive(Debug, Default)]
-pub struct Auditor {
+pub(crate) struct Auditor {
     granted: BTreeMap<OrgId, i64>,
     renders: BTreeMap<RenderId, Expectation>,
     keys: BTreeMap<String, RenderId>,
@@ -42,31 +42,31 @@ pub struct Auditor {
 
 impl Auditor {
     /// Credits were granted.
-    pub fn granted(&mut self, org: OrgId, amount: i64) {
+    pub(crate) fn granted(&mut self, org: OrgId, amount: i64) {
         *self.granted.entry(org).or_default() += amount;
     }
 
     /// What an org could still hold, by the model: everything that has not ended counts as held.
-    pub fn available(&self, org: OrgId) -> i64 {
+    pub(crate) fn available(&self, org: OrgId) -> i64 {
         let taken: i64 = self
             .renders
             .values()
             .filter(|render| render.org == org)
             .map(
                 |render| {
-                    if render.seen.is_terminal() { self.charged_when_ended(render) } else { render.price }
+                    if render.seen.is_terminal() { Self::charged_when_ended(render) } else { render.price }
                 },
             )
             .sum();
         self.granted[&org] - taken
     }
 
-    fn charged_when_ended(&self, render: &Expectation) -> i64 {
+    fn charged_when_ended(render: &Expectation) -> i64 {
         if render.seen == Status::Succeeded { render.charge() } else { 0 }
     }
 
     /// A submission was accepted.
-    pub fn submitted(&mut self, render: &Render, key: Option<String>) {
+    pub(crate) fn submitted(&mut self, render: &Render, key: Option<String>) {
         if let Some(key) = key {
             let before = self.keys.insert(key, render.id);
             assert_eq!(before, None, "a key made a second render");
@@ -84,30 +84,30 @@ impl Auditor {
     }
 
     /// A repeated request was answered with this render.
-    pub fn repeated(&self, key: &str, render: RenderId) {
+    pub(crate) fn repeated(&self, key: &str, render: RenderId) {
         assert_eq!(self.keys.get(key), Some(&render), "a key was answered with another render");
     }
 
     /// A cancel was accepted: whatever happens now, the render is cancelled and costs nothing.
-    pub fn cancelled(&mut self, render: RenderId) {
+    pub(crate) fn cancelled(&mut self, render: RenderId) {
         let known = self.renders.get_mut(&render).expect("only known renders are cancelled");
         assert!(!known.seen.is_terminal() || known.cancelled, "an ended render took a cancel");
         known.cancelled = true;
     }
 
     /// A cancel was refused because the render had ended.
-    pub fn cancel_refused(&mut self, render: &Render) {
+    pub(crate) fn cancel_refused(&mut self, render: &Render) {
         assert!(render.status.is_terminal());
         self.observe(render);
     }
 
     /// Renders that have not been seen to end.
-    pub fn live(&self) -> Vec<RenderId> {
+    pub(crate) fn live(&self) -> Vec<RenderId> {
         self.renders.iter().filter(|(_, render)| !render.seen.is_terminal()).map(|(id, _)| *id).collect()
     }
 
     /// Every render there is.
-    pub fn all(&self) -> Vec<(OrgId, RenderId)> {
+    pub(crate) fn all(&self) -> Vec<(OrgId, RenderId)> {
         self.renders.iter().map(|(id, render)| (render.org, *id)).collect()
     }
 
@@ -124,7 +124,7 @@ impl Auditor {
     }
 
     /// What must hold at every moment.
-    pub async fn check(&mut self, store: &dyn Store) {
+    pub(crate) async fn check(&mut self, store: &dyn Store) {
         let audit = store.audit().await.expect("the store answers");
         assert!(audit.ok(), "{:#?}", audit.violations);
         assert_eq!(audit.renders as usize, self.renders.len(), "renders were lost or made up");
@@ -140,7 +140,7 @@ impl Auditor {
     }
 
     /// What must have come of everything once all has ended.
-    pub async fn check_end(&mut self, store: &dyn Store, blobs: &dyn BlobStore) {
+    pub(crate) async fn check_end(&mut self, store: &dyn Store, blobs: &dyn BlobStore) {
         self.check(store).await;
         for (id, expected) in &self.renders {
             let render =

@@ -11,7 +11,7 @@ use kraftr_scheduler::blobs::{BlobError, BlobStore, PutTerms};
 
 /// Objects by key.
 #[derive(Default)]
-pub struct MemoryBlobs(Mutex<BTreeMap<String, Bytes>>);
+pub(crate) struct MemoryBlobs(Mutex<BTreeMap<String, Bytes>>);
 
 impl MemoryBlobs {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
@@ -19,7 +19,7 @@ impl MemoryBlobs {
     }
 
     /// What a worker does with an upload link.
-    pub fn follow_put(&self, link: &Link, bytes: Bytes) {
+    pub(crate) fn follow_put(&self, link: &Link, bytes: Bytes) {
         self.objects().insert(link.url.clone(), bytes);
     }
 }

@@ -6,19 +6,19 @@ use rand::rngs::ChaCha8Rng;
 
 /// Weights of the world's own faults, beside the transport's.
 #[derive(Debug, Clone, Copy)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// What the transport does to messages.
-    pub transport: Faults,
+    pub(crate) transport: Faults,
     /// Chance per worker step that the worker process is killed.
-    pub crash: f64,
+    pub(crate) crash: f64,
     /// Chance per worker step that it stops for longer than its lease.
-    pub pause: f64,
+    pub(crate) pause: f64,
     /// Chance per world step that the scheduler is killed and started again.
-    pub scheduler_restart: f64,
+    pub(crate) scheduler_restart: f64,
     /// Chance per world step that the whole embedded process is.
-    pub fleet_restart: f64,
+    pub(crate) fleet_restart: f64,
     /// Chance that an upload fails, or succeeds and says it failed.
-    pub upload: f64,
+    pub(crate) upload: f64,
 }
 
 fn rate(rng: &mut ChaCha8Rng, most: f64) -> f64 {
@@ -36,7 +36,7 @@ fn rates(rng: &mut ChaCha8Rng) -> Rates {
 
 impl Weather {
     /// The weather of a seed; some are calm, some are terrible.
-    pub fn draw(rng: &mut ChaCha8Rng) -> Self {
+    pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Self {
         let calls = CallRates {
             request_loss: rate(rng, 0.15),
             duplication: rate(rng, 0.15),
@@ -60,7 +60,7 @@ impl Weather {
     }
 
     /// Nothing goes wrong any more.
-    pub fn calm() -> Self {
+    pub(crate) fn calm() -> Self {
         Self {
             transport: Faults::default(),
             crash: 0.0,

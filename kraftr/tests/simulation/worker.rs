@@ -27,12 +27,12 @@ use crate::workload::Destiny;
 type PendingCall = Pin<Box<dyn Future<Output = Result<Reply, TransportError>>>>;
 
 /// What a worker reaches of the world.
-pub struct Surroundings<'w> {
-    pub transport: &'w Arc<dyn Transport>,
-    pub blobs: &'w MemoryBlobs,
-    pub weather: &'w Weather,
-    pub rng: &'w mut ChaCha8Rng,
-    pub now: Timestamp,
+pub(crate) struct Surroundings<'w> {
+    pub(crate) transport: &'w Arc<dyn Transport>,
+    pub(crate) blobs: &'w MemoryBlobs,
+    pub(crate) weather: &'w Weather,
+    pub(crate) rng: &'w mut ChaCha8Rng,
+    pub(crate) now: Timestamp,
 }
 
 impl Surroundings<'_> {
@@ -69,8 +69,8 @@ enum Next {
 }
 
 /// One worker process.
-pub struct SimWorker {
-    pub id: WorkerId,
+pub(crate) struct SimWorker {
+    pub(crate) id: WorkerId,
     lanes: Vec<Lane>,
     slots: usize,
     jobs: BoxSource<Delivery<Job>>,
@@ -78,11 +78,16 @@ pub struct SimWorker {
     tasks: Vec<Task>,
     heartbeat: Option<(PendingCall, Timestamp, Vec<Held>)>,
     heartbeat_due: Timestamp,
-    pub paused_until: Timestamp,
+    pub(crate) paused_until: Timestamp,
 }
 
 impl SimWorker {
-    pub async fn start(id: WorkerId, lanes: Vec<Lane>, slots: usize, transport: &Arc<dyn Transport>) -> Self {
+    pub(crate) async fn start(
+        id: WorkerId,
+        lanes: Vec<Lane>,
+        slots: usize,
+        transport: &Arc<dyn Transport>,
+    ) -> Self {
         Self {
             id,
             jobs: transport.consume_jobs(&lanes, slots + 1).await.expect("the transport is open"),
@@ -97,7 +102,7 @@ impl SimWorker {
     }
 
     /// One small action.
-    pub async fn step(&mut self, around: &mut Surroundings<'_>) {
+    pub(crate) async fn step(&mut self, around: &mut Surroundings<'_>) {
         self.hear_control();
         self.beat(around);
         if self.tasks.len() < self.slots && around.rng.random_bool(0.5) {

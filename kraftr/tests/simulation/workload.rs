@@ -7,7 +7,7 @@ use kraftr_protocol::FailureCode;
 
 /// What happens to a render when nobody cancels it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destiny {
+pub(crate) enum Destiny {
     /// Every image arrives.
     Whole,
     /// Only the first image arrives.
@@ -25,12 +25,12 @@ const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 const MASK: u64 = (1 << 53) - 1;
 
 /// The seed of the render with that index.
-pub fn seed_of(index: u64) -> u64 {
+pub(crate) fn seed_of(index: u64) -> u64 {
     index.wrapping_mul(FACTOR) & MASK
 }
 
 /// The index behind a seed.
-pub fn index_of(seed: u64) -> u64 {
+pub(crate) fn index_of(seed: u64) -> u64 {
     // Newton's iteration for the inverse of an odd number modulo 2^64.
     let mut inverse: u64 = 1;
     for _ in 0..6 {
@@ -41,7 +41,7 @@ pub fn index_of(seed: u64) -> u64 {
 
 impl Destiny {
     /// What happens to the render with that seed.
-    pub fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64) -> Self {
         match index_of(seed) % 16 {
             12 => Self::Part,
             13 => Self::Permanent,
@@ -52,7 +52,7 @@ impl Destiny {
     }
 
     /// Images that arrive of `samples`.
-    pub fn delivered(self, samples: u32) -> u32 {
+    pub(crate) fn delivered(self, samples: u32) -> u32 {
         match self {
             Self::Whole => samples,
             Self::Part => 1,
@@ -61,7 +61,7 @@ impl Destiny {
     }
 
     /// The code it fails with.
-    pub fn failure(self) -> Option<FailureCode> {
+    pub(crate) fn failure(self) -> Option<FailureCode> {
         match self {
             Self::Whole | Self::Part => None,
             Self::Permanent => Some(FailureCode::InputInvalid),

@@ -39,22 +39,22 @@ const PRICE: i64 = 2;
 
 /// What happened in a run; equal for equal seeds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub renders: u64,
-    pub refused: u64,
-    pub cancels: u64,
-    pub crashes: u64,
-    pub pauses: u64,
-    pub restarts: u64,
-    pub repeats: u64,
-    pub stale: u64,
-    pub reaped: u64,
-    pub audits: u64,
-    pub healing: u64,
+pub(crate) struct Summary {
+    pub(crate) renders: u64,
+    pub(crate) refused: u64,
+    pub(crate) cancels: u64,
+    pub(crate) crashes: u64,
+    pub(crate) pauses: u64,
+    pub(crate) restarts: u64,
+    pub(crate) repeats: u64,
+    pub(crate) stale: u64,
+    pub(crate) reaped: u64,
+    pub(crate) audits: u64,
+    pub(crate) healing: u64,
 }
 
 impl Summary {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.renders += other.renders;
         self.refused += other.refused;
         self.cancels += other.cancels;
@@ -69,7 +69,7 @@ impl Summary {
     }
 
     /// A simulation in which something never happened proves nothing about it.
-    pub fn assert_covers_everything(&self) {
+    pub(crate) fn assert_covers_everything(&self) {
         let counts = [
             self.renders,
             self.refused,
@@ -95,7 +95,7 @@ struct Tenant {
     assets: [AssetId; 2],
 }
 
-pub struct World {
+pub(crate) struct World {
     rng: ChaCha8Rng,
     clock: Arc<ManualClock>,
     ids: Arc<SeededIds>,
@@ -123,7 +123,7 @@ fn new_transport(seed: u64, faults: Faults) -> Arc<Faulty<InProcess>> {
 }
 
 impl World {
-    pub async fn new(seed: u64, trace: bool) -> Self {
+    pub(crate) async fn new(seed: u64, trace: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000_000)));
         let ids = Arc::new(SeededIds::new(rng.random()));
@@ -198,7 +198,7 @@ impl World {
         SimWorker::start(id, lanes(), slots, &transport).await
     }
 
-    pub async fn run(mut self) -> Summary {
+    pub(crate) async fn run(mut self) -> Summary {
         for action in 0..ACTIONS {
             self.act().await;
             if action % AUDIT_EVERY == 0 {

@@ -1,7 +1,10 @@
 //! Integration tests of the models: against recorded references, alone and in batches.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(clippy::print_stderr, reason = "the worst errors of each fixture are worth a line under --nocapture")]
+#![expect(
+    clippy::print_stderr,
+    reason = "the worst errors of each fixture are worth a line under --nocapture"
+)]
 
 mod batch_invariance;
 mod golden;

@@ -9,7 +9,9 @@ use kraftr_protocol::{Credits, OrgId};
 use serde::{Deserialize, Serialize};
 
 /// What happened to an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
     /// Credits were added.

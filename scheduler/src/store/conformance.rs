@@ -5,16 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kraftr_protocol::message::{Held, Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{
-    ArtifactReport, AssetId, Category, Class, Credits, Digest, Epoch, Event, EventBody, Failure, FailureCode, Format,
-    GarmentPhoto, GpuMillis, Lane, OrgId, Quality, RenderId, RenderSpec, Status, WorkerId, limits,
+    ArtifactReport, AssetId, Category, Class, Credits, Digest, Epoch, Event, EventBody, Failure, FailureCode,
+    Format, GarmentPhoto, GpuMillis, Lane, OrgId, Quality, RenderId, RenderSpec, Status, WorkerId, limits,
 };
 use uuid::Uuid;
 
 use super::{
-    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Idempotency, NewAsset, NewRender, Page, Render,
-    Resource, Store, SubmitError, Ticket, Topic,
+    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Idempotency, NewAsset, NewRender, Page,
+    Render, Resource, Store, SubmitError, Ticket, Topic,
 };
 
 mod delivery;
@@ -73,7 +73,8 @@ impl Bench {
     }
 
     async fn submit(&self, tenant: &Tenant, samples: u32) -> Render {
-        let outcome = self.store.submit_renders(&[new_render(tenant, samples)]).await.expect("store").remove(0);
+        let outcome =
+            self.store.submit_renders(&[new_render(tenant, samples)]).await.expect("store").remove(0);
         outcome.expect("the tenant has the credits")
     }
 
@@ -104,7 +105,8 @@ impl Bench {
         self.announce(worker(1), 4, Vec::new()).await;
         self.store.dispatch().await.expect("store");
         let jobs = self.jobs().await;
-        let job = jobs.iter().map(|(_, job)| *job).rfind(|job| job.render == render).expect("it was dispatched");
+        let job =
+            jobs.iter().map(|(_, job)| *job).rfind(|job| job.render == render).expect("it was dispatched");
         match self.claim(job, worker(1)).await {
             ClaimOutcome::Granted(claimed) => (job, claimed.render.epoch),
             ClaimOutcome::NotGranted(reason) => panic!("not granted: {reason:?}"),

@@ -2,8 +2,8 @@
 
 use kraftr_protocol::message::{Held, Job};
 use kraftr_protocol::{
-    ApiKeyId, ArtifactId, AssetId, Class, Credits, Digest, EntryId, Epoch, Failure, Format, GpuMillis, Lane, OrgId, RenderId,
-    RenderSpec, Status, Timestamp, Transition, WatermarkRef, WorkerId,
+    ApiKeyId, ArtifactId, AssetId, Class, Credits, Digest, EntryId, Epoch, Failure, Format, GpuMillis, Lane,
+    OrgId, RenderId, RenderSpec, Status, Timestamp, Transition, WatermarkRef, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -296,7 +296,9 @@ pub struct OutboxRow {
 /// The key of an artifact's object. It carries the claim's epoch, so that a worker that lost its claim
 /// can never overwrite what a later one uploads.
 pub fn artifact_key(held: Held, sample: u32, content_type: &str) -> String {
-    let extension =
-        Format::ALL.iter().find(|format| format.content_type() == content_type).map_or("bin", |known| known.extension());
+    let extension = Format::ALL
+        .iter()
+        .find(|format| format.content_type() == content_type)
+        .map_or("bin", |known| known.extension());
     format!("artifacts/{}/{}/{sample}.{extension}", held.render, held.epoch)
 }

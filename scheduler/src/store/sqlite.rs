@@ -25,16 +25,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, UploadRequest};
 use kraftr_protocol::{
-    ApiKeyId, ArtifactId, AssetId, Clock, Credits, Digest, Event, Ids, OrgId, RenderId, Status, Timestamp, WorkerId,
+    ApiKeyId, ArtifactId, AssetId, Clock, Credits, Digest, Event, Ids, OrgId, RenderId, Status, Timestamp,
+    WorkerId,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use uuid::Uuid;
 
 use super::{
-    ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Entry, Gauges, Idempotency,
-    NewAsset, NewRender, Org, OutboxRow, Page, Reaped, Render, Resource, Store, StoreError, SubmitError, Ticket,
-    TransitionRow,
+    ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Entry, Gauges,
+    Idempotency, NewAsset, NewRender, Org, OutboxRow, Page, Reaped, Render, Resource, Store, StoreError,
+    SubmitError, Ticket, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -194,7 +195,12 @@ impl Store for SqliteStore {
         ledger::entries_of_render(self, render).await
     }
 
-    async fn begin_idempotent(&self, org: OrgId, key: &str, fingerprint: Digest) -> Result<Idempotency, StoreError> {
+    async fn begin_idempotent(
+        &self,
+        org: OrgId,
+        key: &str,
+        fingerprint: Digest,
+    ) -> Result<Idempotency, StoreError> {
         idempotency::begin(self, org, key, fingerprint).await
     }
 
@@ -226,7 +232,10 @@ impl Store for SqliteStore {
         assets::delete(self, org, id).await
     }
 
-    async fn submit_renders(&self, renders: &[NewRender]) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
+    async fn submit_renders(
+        &self,
+        renders: &[NewRender],
+    ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
         renders::submit(self, renders).await
     }
 
@@ -234,7 +243,12 @@ impl Store for SqliteStore {
         renders::get(self, org, id).await
     }
 
-    async fn renders(&self, org: OrgId, status: Option<Status>, page: &Page) -> Result<Vec<Render>, StoreError> {
+    async fn renders(
+        &self,
+        org: OrgId,
+        status: Option<Status>,
+        page: &Page,
+    ) -> Result<Vec<Render>, StoreError> {
         renders::list(self, org, status, page).await
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kraftr_protocol::message::{Heartbeat, Job};
 use kraftr_protocol::{
-    ArtifactReport, AssetId, Category, Class, Credits, Digest, Epoch, Event, EventBody, Failure, FailureCode, Format,
-    GarmentPhoto, GpuMillis, Lane, OrgId, Quality, RenderId, RenderSpec, Timestamp, WorkerId,
+    ArtifactReport, AssetId, Category, Class, Credits, Digest, Epoch, Event, EventBody, Failure, FailureCode,
+    Format, GarmentPhoto, GpuMillis, Lane, OrgId, Quality, RenderId, RenderSpec, Timestamp, WorkerId,
 };
 use kraftr_scheduler::clock::{ManualClock, SeededIds};
 use kraftr_scheduler::store::sqlite::SqliteStore;
@@ -91,7 +91,8 @@ impl Run {
     async fn perform(&mut self, op: Op) {
         match op {
             Op::Grant { amount, reference } => {
-                let fresh = self.store.grant(self.org, Credits(amount), &reference.to_string()).await.unwrap();
+                let fresh =
+                    self.store.grant(self.org, Credits(amount), &reference.to_string()).await.unwrap();
                 assert_eq!(fresh, !self.references.contains_key(&reference));
                 self.references.entry(reference).or_insert(amount);
             }
@@ -99,7 +100,8 @@ impl Run {
             Op::Dispatch => self.dispatch().await,
             Op::Claim { job } => {
                 let Some(&job) = pick(&self.jobs, job) else { return };
-                let outcome = self.store.grant_claims(&[(job, WorkerId(Uuid::from_u128(1)))]).await.unwrap().remove(0);
+                let outcome =
+                    self.store.grant_claims(&[(job, WorkerId(Uuid::from_u128(1)))]).await.unwrap().remove(0);
                 if let ClaimOutcome::Granted(claimed) = outcome {
                     self.claims.push((job, claimed.render.epoch));
                 }
@@ -150,7 +152,11 @@ impl Run {
             metadata: None,
         };
         let outcome = self.store.submit_renders(&[new]).await.unwrap().remove(0);
-        assert_eq!(outcome.is_ok(), before.posted.0 - before.held.0 >= price, "402 exactly when it is not covered");
+        assert_eq!(
+            outcome.is_ok(),
+            before.posted.0 - before.held.0 >= price,
+            "402 exactly when it is not covered"
+        );
         self.renders.extend(outcome.ok().map(|render| (render.id, samples)));
     }
 

@@ -1,8 +1,8 @@
 //! Events in every state, retries, cancels, leases.
 
 use super::{
-    Applied, Bench, CancelOutcome, ClaimOutcome, Digest, Duration, Epoch, EventBody, FailureCode, Held, Idempotency, Job,
-    LeaseVerdict, NotGranted, Status, Tenant, delivered, failed, limits, worker,
+    Applied, Bench, CancelOutcome, ClaimOutcome, Digest, Duration, Epoch, EventBody, FailureCode, Held,
+    Idempotency, Job, LeaseVerdict, NotGranted, Status, Tenant, delivered, failed, limits, worker,
 };
 
 /// Brings a fresh render into `status`; the claim is the one it has or had.
@@ -171,7 +171,10 @@ pub async fn a_restart_requeues_without_blame(bench: &Bench) {
     let reserve = || bench.store.begin_idempotent(tenant.org, "cut off", Digest::of(b"body"));
     assert!(matches!(reserve().await.expect("store"), Idempotency::Fresh(_)));
     assert_eq!(bench.store.requeue_in_flight().await.expect("store"), 3);
-    assert!(matches!(reserve().await.expect("store"), Idempotency::Fresh(_)), "its request died with the process");
+    assert!(
+        matches!(reserve().await.expect("store"), Idempotency::Fresh(_)),
+        "its request died with the process"
+    );
     assert_eq!(bench.status(&tenant, running.render).await, Status::Queued);
     assert_eq!(bench.status(&tenant, dispatched.render).await, Status::Queued);
     assert_eq!(bench.status(&tenant, cancelled.render).await, Status::Cancelled);

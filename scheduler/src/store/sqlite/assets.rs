@@ -87,7 +87,11 @@ pub(super) async fn live(
         .transpose()
 }
 
-pub(super) async fn by_digest(store: &SqliteStore, org: OrgId, sha256: Digest) -> Result<Option<Asset>, StoreError> {
+pub(super) async fn by_digest(
+    store: &SqliteStore,
+    org: OrgId,
+    sha256: Digest,
+) -> Result<Option<Asset>, StoreError> {
     sqlx::query(select_asset!("WHERE org_id = ? AND sha256 = ? AND deleted_at IS NULL"))
         .bind(org.0)
         .bind(&sha256.0[..])
@@ -112,7 +116,11 @@ pub(super) async fn list(store: &SqliteStore, org: OrgId, page: &Page) -> Result
     .collect()
 }
 
-pub(super) async fn delete(store: &SqliteStore, org: OrgId, id: AssetId) -> Result<DeleteOutcome, StoreError> {
+pub(super) async fn delete(
+    store: &SqliteStore,
+    org: OrgId,
+    id: AssetId,
+) -> Result<DeleteOutcome, StoreError> {
     let mut write = store.write().await?;
     let Some(asset) = live(&mut write.tx, org, id).await? else {
         return Ok(DeleteOutcome::NotFound);

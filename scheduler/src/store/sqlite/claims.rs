@@ -1,6 +1,6 @@
 //! Claims, leases and permissions to upload.
 
-use kraftr_protocol::message::{Held, Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{Credits, Status, Transition, WorkerId, limits};
 
 use super::events::erase_uploads;
@@ -50,7 +50,10 @@ async fn grant_one(write: &mut Write<'_>, job: Job, worker: WorkerId) -> Result<
     Ok(ClaimOutcome::Granted(Box::new(Claimed { render: row.render, person, garment, worker })))
 }
 
-pub(super) async fn renew(store: &SqliteStore, heartbeat: &Heartbeat) -> Result<Vec<LeaseVerdict>, StoreError> {
+pub(super) async fn renew(
+    store: &SqliteStore,
+    heartbeat: &Heartbeat,
+) -> Result<Vec<LeaseVerdict>, StoreError> {
     let mut write = store.write().await?;
     announce(&mut write, heartbeat).await?;
     let mut verdicts = Vec::with_capacity(heartbeat.held.len());
@@ -76,13 +79,15 @@ async fn announce(write: &mut Write<'_>, heartbeat: &Heartbeat) -> Result<(), St
         .execute(&mut *write.tx)
         .await?;
     for lane in &heartbeat.lanes {
-        sqlx::query("INSERT OR IGNORE INTO worker_lanes (worker_id, pool, release, class) VALUES (?, ?, ?, ?)")
-            .bind(heartbeat.worker.0)
-            .bind(&lane.pool)
-            .bind(&lane.release)
-            .bind(lane.class.as_str())
-            .execute(&mut *write.tx)
-            .await?;
+        sqlx::query(
+            "INSERT OR IGNORE INTO worker_lanes (worker_id, pool, release, class) VALUES (?, ?, ?, ?)",
+        )
+        .bind(heartbeat.worker.0)
+        .bind(&lane.pool)
+        .bind(&lane.release)
+        .bind(lane.class.as_str())
+        .execute(&mut *write.tx)
+        .await?;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use kraftr_protocol::message::Held;
 use kraftr_protocol::{
-    ArtifactId, ArtifactReport, Credits, Event, EventBody, Failure, FailureCode, GpuMillis, Transition, limits,
+    ArtifactId, ArtifactReport, Credits, Event, EventBody, Failure, FailureCode, GpuMillis, Transition,
+    limits,
 };
 
 use super::render_row::{RenderRow, advance, load};
@@ -24,7 +25,8 @@ pub(super) async fn apply(store: &SqliteStore, events: &[Event]) -> Result<Vec<A
 
 async fn apply_one(write: &mut Write<'_>, event: &Event) -> Result<Applied, StoreError> {
     let row = load(&mut write.tx, event.render).await?;
-    let Some(mut row) = row.filter(|row| row.held_at(event.epoch) && row.render.attempts == event.attempt) else {
+    let Some(mut row) = row.filter(|row| row.held_at(event.epoch) && row.render.attempts == event.attempt)
+    else {
         return Ok(Applied::Stale);
     };
     if row.render.cancel_requested_at.is_some() {

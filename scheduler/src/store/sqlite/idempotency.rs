@@ -79,7 +79,11 @@ pub(super) async fn holds(write: &mut Write<'_>, ticket: &Ticket) -> Result<bool
 }
 
 /// Records what the request made; false when the reservation is no longer its own.
-pub(super) async fn complete(write: &mut Write<'_>, ticket: &Ticket, made: Resource) -> Result<bool, StoreError> {
+pub(super) async fn complete(
+    write: &mut Write<'_>,
+    ticket: &Ticket,
+    made: Resource,
+) -> Result<bool, StoreError> {
     let (kind, id) = match made {
         Resource::Asset(id) => ("asset", id.0),
         Resource::Render(id) => ("render", id.0),
@@ -100,7 +104,11 @@ pub(super) async fn complete(write: &mut Write<'_>, ticket: &Ticket, made: Resou
     Ok(rows == 1)
 }
 
-pub(super) async fn complete_alone(store: &SqliteStore, ticket: &Ticket, made: Resource) -> Result<bool, StoreError> {
+pub(super) async fn complete_alone(
+    store: &SqliteStore,
+    ticket: &Ticket,
+    made: Resource,
+) -> Result<bool, StoreError> {
     let mut write = store.write().await?;
     let done = complete(&mut write, ticket, made).await?;
     write.commit().await?;
@@ -109,11 +117,13 @@ pub(super) async fn complete_alone(store: &SqliteStore, ticket: &Ticket, made: R
 
 pub(super) async fn abandon(store: &SqliteStore, ticket: &Ticket) -> Result<(), StoreError> {
     let mut write = store.write().await?;
-    sqlx::query("DELETE FROM idempotency_keys WHERE org_id = ? AND key = ? AND token = ? AND resource_kind IS NULL")
-        .bind(ticket.org.0)
-        .bind(&ticket.key)
-        .bind(ticket.token)
-        .execute(&mut *write.tx)
-        .await?;
+    sqlx::query(
+        "DELETE FROM idempotency_keys WHERE org_id = ? AND key = ? AND token = ? AND resource_kind IS NULL",
+    )
+    .bind(ticket.org.0)
+    .bind(&ticket.key)
+    .bind(ticket.token)
+    .execute(&mut *write.tx)
+    .await?;
     write.commit().await
 }

@@ -134,7 +134,10 @@ pub(super) async fn entries(store: &SqliteStore, org: OrgId, page: &Page) -> Res
     .collect()
 }
 
-pub(super) async fn entries_of_render(store: &SqliteStore, render: RenderId) -> Result<Vec<Entry>, StoreError> {
+pub(super) async fn entries_of_render(
+    store: &SqliteStore,
+    render: RenderId,
+) -> Result<Vec<Entry>, StoreError> {
     sqlx::query(
         "SELECT id, kind, render_id, amount, posted_after, held_after, created_at FROM ledger_entries
          WHERE account = 'org' AND render_id = ? ORDER BY id",

@@ -6,7 +6,11 @@ use sqlx::{SqlSafeStr as _, SqlStr};
 
 macro_rules! migration {
     ($version:literal, $name:literal) => {
-        ($version, $name, include_str!(concat!("../../../../migrations/sqlite/000", $version, "_", $name, ".sql")))
+        (
+            $version,
+            $name,
+            include_str!(concat!("../../../../migrations/sqlite/000", $version, "_", $name, ".sql")),
+        )
     };
 }
 

@@ -7,8 +7,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{Write, corrupt, ledger, number, outbox};
-use crate::domain::ledger::{self as postings, EntryKind};
 use crate::domain::lease;
+use crate::domain::ledger::{self as postings, EntryKind};
 use crate::domain::retry::Blame;
 use crate::store::{Render, StoreError, Topic};
 
@@ -100,7 +100,10 @@ impl RenderRow {
 }
 
 /// The render of that id, if there is one that is not deleted.
-pub(super) async fn load(connection: &mut SqliteConnection, id: RenderId) -> Result<Option<RenderRow>, StoreError> {
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    id: RenderId,
+) -> Result<Option<RenderRow>, StoreError> {
     sqlx::query(select_render!("WHERE id = ? AND deleted_at IS NULL"))
         .bind(id.0)
         .fetch_optional(connection)
@@ -126,9 +129,9 @@ pub(super) async fn advance(
     charged: Credits,
 ) -> Result<(), StoreError> {
     let before = (row.render.status, row.render.revision);
-    let status = transition
-        .apply(before.0)
-        .ok_or_else(|| corrupt(format_args!("{transition:?} of {} that is {}", row.render.id, before.0.as_str())))?;
+    let status = transition.apply(before.0).ok_or_else(|| {
+        corrupt(format_args!("{transition:?} of {} that is {}", row.render.id, before.0.as_str()))
+    })?;
     row.render.status = status;
     row.render.revision += 1;
     if status != Status::Running {

@@ -11,8 +11,8 @@ use super::{SqliteStore, Write, assets, corrupt, digest, idempotency, ledger, nu
 use crate::domain::ledger::{self as postings, EntryKind};
 use crate::domain::retry::Blame;
 use crate::store::{
-    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, Resource, StoreError, SubmitError, Topic,
-    TransitionRow,
+    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, Resource, StoreError, SubmitError,
+    Topic, TransitionRow,
 };
 
 pub(super) async fn submit(
@@ -28,7 +28,10 @@ pub(super) async fn submit(
     Ok(outcomes)
 }
 
-async fn submit_one(write: &mut Write<'_>, new: &NewRender) -> Result<Result<Render, SubmitError>, StoreError> {
+async fn submit_one(
+    write: &mut Write<'_>,
+    new: &NewRender,
+) -> Result<Result<Render, SubmitError>, StoreError> {
     if let Err(refusal) = check(write, new).await? {
         return Ok(Err(refusal));
     }
@@ -235,7 +238,11 @@ fn transition_named(word: &str) -> Result<Transition, StoreError> {
         .ok_or_else(|| corrupt(format_args!("transition {word}")))
 }
 
-pub(super) async fn cancel(store: &SqliteStore, org: OrgId, id: RenderId) -> Result<CancelOutcome, StoreError> {
+pub(super) async fn cancel(
+    store: &SqliteStore,
+    org: OrgId,
+    id: RenderId,
+) -> Result<CancelOutcome, StoreError> {
     let mut write = store.write().await?;
     let Some(mut row) = load_of_org(&mut write.tx, org, id).await? else {
         return Ok(CancelOutcome::NotFound);
@@ -272,7 +279,11 @@ async fn request_cancel(write: &mut Write<'_>, row: &mut RenderRow) -> Result<()
     outbox::add(write, &Topic::Cancel { render: row.render.id }).await
 }
 
-pub(super) async fn delete(store: &SqliteStore, org: OrgId, id: RenderId) -> Result<DeleteOutcome, StoreError> {
+pub(super) async fn delete(
+    store: &SqliteStore,
+    org: OrgId,
+    id: RenderId,
+) -> Result<DeleteOutcome, StoreError> {
     let mut write = store.write().await?;
     let Some(row) = load_of_org(&mut write.tx, org, id).await? else {
         return Ok(DeleteOutcome::NotFound);
