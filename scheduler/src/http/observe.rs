@@ -76,7 +76,8 @@ fn foreign(response: &Response) -> Option<Problem> {
         return Some(Problem::internal(format_args!("a library answered {status}")));
     }
     // The first code of a status is its most general one.
-    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::MalformedRequest);
+    let code =
+        Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::MalformedRequest);
     Some(Problem::new(code, code.remedy()))
 }
 

@@ -1,6 +1,9 @@
 //! The scheduler as a whole: store, ledger, objects and the HTTP API over real parts.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there; clippy knows only functions marked as tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails there; clippy knows only functions marked as tests"
+)]
 
 mod blobs;
 mod http;
