@@ -29,6 +29,9 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
         manifest.with_context(|| format!("there is no release {name}: `kraftr model list` shows them"))?;
     let sampling = sampling(args, manifest)?;
     let inputs = read_inputs(args)?;
+    if let Some(caution) = &manifest.caution {
+        output::note(format_args!("note: {}: {caution}", manifest.name))?;
+    }
 
     let started = Instant::now();
     let model = registry.load(&manifest.name, &Device::Cpu)?;
