@@ -1,7 +1,8 @@
 //! Scaling, and pictures side by side.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{GenericImage, Rgb, RgbImage};
 
 use crate::ImagingError;
@@ -45,13 +46,17 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Resu
     if image.dimensions() == (width, height) {
         return Ok(image.clone());
     }
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+    // By its type: choosing among all pixel types when it runs would compile every one of them.
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
         .map_err(|error| unscalable(error.to_string()))?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
+    let mut pixels = RgbImage::new(width, height);
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels)
+        .map_err(|error| unscalable(error.to_string()))?;
     let options = ResizeOptions::new().resize_alg(filter.algorithm());
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| unscalable(error.to_string()))?;
-    Ok(RgbImage::from_raw(width, height, target.into_vec())
-        .expect("the buffer has three bytes for each pixel"))
+    Resizer::new()
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|error| unscalable(error.to_string()))?;
+    Ok(pixels)
 }
 
 /// Sets pictures side by side, each scaled to `height`, with white gaps between them.
