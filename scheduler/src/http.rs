@@ -1,4 +1,4 @@
-//! The HTTP API: what DESIGN.md section 11 promises, noun by noun.
+//! The HTTP API, noun by noun; `/openapi.json` is its contract.
 //!
 //! Handlers read and check, call one [`Store`](crate::store::Store) method, and show the outcome; rules live in `domain` and SQL.
 
