@@ -7,20 +7,26 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
 use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, WatermarkRef};
 
+use crate::config::Role;
+use crate::config::sources::CONFIG_HELP;
+
 /// Product photos from a person, a garment and a GPU.
 #[derive(Debug, Parser)]
 #[command(name = "kraftr", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// What to log to standard error, such as `info` or `kraftr_worker=debug,warn`
-    #[arg(long, global = true, env = "KRAFTR_LOG", value_name = "FILTER")]
+    /// What to log to standard error.
+    #[arg(long, global = true, value_name = "FILTER", help = LOG_HELP)]
     pub log: Option<String>,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
+const LOG_HELP: &str =
+    "What to log to standard error, such as `info` or `kraftr_worker=debug,warn` [env: KRAFTR_LOG]";
+
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or a check found what must not be (model parity, admin ledger audit); \
+Exit codes: 0 done; 1 it failed, or a check found what must not be (model parity, config check, admin ledger audit); \
 2 the command line is wrong.";
 
 /// The commands.
@@ -44,6 +50,13 @@ Examples:
 
 The ready file holds {\"url\":…,\"api_key\":…} and appears whole; api_key is null unless it is a new one.")]
     Dev(DevArgs),
+    /// Look at the configuration of scheduler and workers
+    #[command(after_help = "\
+Examples:
+  kraftr config check --role scheduler
+  kraftr config show --role worker --config /etc/kraftr.toml
+  kraftr config reference")]
+    Config(ConfigArgs),
     /// Render with the model and the watermark alone, without a server
     #[command(after_help = "\
 Examples:
@@ -105,6 +118,39 @@ pub struct DevArgs {
 
 /// The data directory of `dev` and `admin` unless another is named.
 const DATA_DIR: &str = "kraftr-data";
+
+/// Arguments of `kraftr config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration as TOML.
+    #[arg(long, value_name = "FILE", global = true, help = CONFIG_HELP)]
+    pub config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What `kraftr config` can do.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// List every mistake; exit code 1 when there is one
+    Check {
+        /// Whose configuration: what that process requires must be there [default: whatever is there must be right]
+        #[arg(long)]
+        role: Option<Role>,
+    },
+    /// Print every value and where it comes from; secrets are shown as ***
+    Show {
+        /// Only what that process reads
+        #[arg(long)]
+        role: Option<Role>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what can be configured, as Markdown
+    Reference,
+}
 
 /// Arguments of `kraftr render`.
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod admin;
+pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod model;
@@ -49,10 +50,11 @@ impl From<Outcome> for ExitCode {
 }
 
 /// What is logged unless the user says otherwise: a server tells what it does, a command only what is wrong.
-pub const fn default_log(command: &Command) -> &'static str {
+/// Nothing for those whose whole configuration says it.
+pub const fn default_log(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Dev(_) => "info",
-        _ => "warn",
+        Command::Dev(_) => Some("info"),
+        _ => Some("warn"),
     }
 }
 
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     match cli.command {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
+        Command::Config(args) => config::run(args),
         Command::Render(args) => render::run(&args),
         Command::Model(command) => model::run(command),
         Command::Admin(args) => block_on(admin::run(args)),

@@ -3,7 +3,9 @@
 pub mod cli;
 pub mod client;
 pub mod commands;
+pub mod config;
 pub mod data_dir;
 pub mod fleet;
+pub mod logging;
 pub mod output;
 pub mod sse;

@@ -1,22 +1,20 @@
 //! Parses, logs, runs, and turns the end into an exit code.
 
-use std::io::{self, ErrorKind, IsTerminal};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Parser;
 use kraftr::cli::Cli;
-use kraftr::{commands, output};
-use tracing_subscriber::EnvFilter;
+use kraftr::config::environment;
+use kraftr::{commands, logging, output};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = cli.log.as_deref().unwrap_or(commands::default_log(&cli.command));
-    match EnvFilter::try_new(filter) {
-        Ok(filter) => {
-            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-            subscriber.with_ansi(io::stderr().is_terminal()).init();
-        }
-        Err(error) => {
+    // Every TLS connection of the process is made with this one; the first to install it is this line.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    if let Some(usual) = commands::default_log(&cli.command) {
+        let filter = cli.log.clone().or_else(environment::log_filter).unwrap_or_else(|| usual.to_owned());
+        if let Err(error) = logging::start(&filter) {
             output::note(format_args!("error: --log {filter}: {error}")).ok();
             return ExitCode::from(2);
         }

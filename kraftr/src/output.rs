@@ -12,6 +12,11 @@ pub fn line(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// Writes text that has its own line breaks.
+pub fn text(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
 /// Writes the result as one line of JSON.
 pub fn json(value: &impl Serialize) -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -13,10 +13,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often a test looks again at something that it waits for.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The program, ready for its arguments.
+/// The program, ready for its arguments. It sees nothing of the configuration that the tests themselves run under.
 pub(crate) fn kraftr() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kraftr"));
-    command.env_remove("KRAFTR_LOG").stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"KRAFTR_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
     command
 }
 

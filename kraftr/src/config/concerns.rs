@@ -1,0 +1,187 @@
+//! Everything that can be configured. This is the only list: the parser, the flags, `kraftr config` and
+//! docs/config.md come from it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::field::{Concern, Field, concern};
+use super::value::{AmqpUrl, DatabaseUrl, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
+
+concern! {
+    /// What every process does.
+    pub struct Process = "", read by [Scheduler Worker] {
+        /// What to log to standard error, such as `info` or `kraftr_worker=debug,warn`.
+        log: LogFilter = "info";
+    }
+}
+
+concern! {
+    /// How a process starts.
+    pub struct Startup = "startup", read by [Scheduler Worker] {
+        /// How long to wait for services that are not up yet; then the process gives up and says what is missing.
+        patience: Duration = "1m";
+    }
+}
+
+concern! {
+    /// The HTTP API.
+    pub struct Http = "http", read by [Scheduler] {
+        /// Address to listen on; port 0 takes a free one.
+        listen: SocketAddr = "127.0.0.1:8080", flag "listen";
+        /// Where clients reach the API, when that is not the address it listens on.
+        public_url: Option<HttpUrl>, flag "public-url";
+        /// Accept webhooks to private addresses and over plain HTTP: for development.
+        allow_private_webhooks: bool = "false", flag "allow-private-webhooks";
+    }
+}
+
+concern! {
+    /// The database, the only source of truth.
+    pub struct Database = "database", read by [Scheduler Admin] {
+        /// Where it is: PostgreSQL, or an SQLite file. Every user of the machine can read flags: a URL with a password
+        /// belongs into a file or the environment.
+        url: DatabaseUrl, flag "database-url";
+        /// Connections that one process opens at most.
+        connections: Within<2, 200> = "10";
+    }
+}
+
+concern! {
+    /// The broker between scheduler and workers.
+    pub struct Amqp = "amqp", read by [Scheduler Worker Admin] {
+        /// Where it is.
+        url: AmqpUrl;
+        /// What the names of all its queues and exchanges begin with: one fleet, one namespace.
+        namespace: Name = "kraftr.v1";
+    }
+}
+
+concern! {
+    /// The object store.
+    pub struct S3 = "s3", read by [Scheduler Admin] {
+        /// Where it is, as scheduler and workers reach it.
+        endpoint: Option<HttpUrl>;
+        /// Its region.
+        region: String = "us-east-1";
+        /// The bucket that holds everything; it must be there.
+        bucket: String;
+        /// Who we are to it.
+        access_key_id: Secret;
+        /// How we prove it.
+        secret_access_key: Secret;
+        /// Whether the bucket stands in the path (`endpoint/bucket/key`) instead of the host name.
+        path_style: bool = "false";
+    }
+}
+
+concern! {
+    /// How renders are handed out.
+    pub struct Dispatch = "dispatch", read by [Scheduler] {
+        /// The pool of workers that renders go to.
+        pool: Name = "default", flag "pool";
+        /// Accept renders of the `noop` release, which makes empty pictures: for load tests.
+        offer_noop: bool = "false", flag "offer-noop";
+    }
+}
+
+concern! {
+    /// One worker.
+    pub struct Worker = "worker", read by [Worker] {
+        /// Its pool: workers of one hardware class.
+        pool: Name = "default", flag "pool";
+        /// Where its models run: `cpu`, `cuda` or `cuda:N`.
+        device: String = "cpu", flag "device";
+        /// Renders it holds at once; more than `max_batch` keeps the engine busy while others are fetched and uploaded.
+        slots: Within<1, 256> = "2", flag "slots";
+        /// Releases it loads and takes renders for; without any, every release whose weights are there.
+        releases: Option<Vec<String>>, flag "releases";
+        /// How long running renders may go on once it drains; then they are handed back.
+        grace: Duration = "20s", flag "grace";
+        /// Samples in one forward pass.
+        max_batch: Within<1, 64> = "4";
+        /// Steps between two previews of a render; 0 makes none.
+        preview_every: Within<0, 1000> = "4";
+    }
+}
+
+concern! {
+    /// The invisible mark in every picture.
+    pub struct Watermark = "watermark", read by [Worker] {
+        /// The key ring: `id=64 hexadecimal digits`, one a line or with commas between them, the newest first.
+        /// Without one the development key is used, with a warning: anybody can forge and erase its marks.
+        keys: Option<WatermarkKeys>;
+    }
+}
+
+/// A table of the file: its name, what it is about, its fields.
+pub type Section = (&'static str, &'static [Field]);
+
+const fn section<C: Concern>() -> Section {
+    (C::ABOUT, C::FIELDS)
+}
+
+/// Every table, in the order in which they are documented.
+pub const SECTIONS: &[Section] = &[
+    section::<Process>(),
+    section::<Startup>(),
+    section::<Http>(),
+    section::<Database>(),
+    section::<Amqp>(),
+    section::<S3>(),
+    section::<Dispatch>(),
+    section::<Worker>(),
+    section::<Watermark>(),
+];
+
+/// Every field.
+pub fn fields() -> impl Iterator<Item = &'static Field> {
+    SECTIONS.iter().flat_map(|(_, fields)| *fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::field::Role;
+
+    #[test]
+    fn defaults_are_values_and_shown_as_they_are_written() {
+        for field in fields() {
+            if let Some(default) = field.default {
+                assert_eq!((field.show)(default).as_deref(), Some(default), "{}", field.key());
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_different_and_follow_the_key() {
+        let variables: BTreeSet<String> = fields().map(Field::variable).collect();
+        assert_eq!(variables.len(), fields().count());
+        for name in [
+            "DATABASE_URL",
+            "AMQP_URL",
+            "S3_ENDPOINT",
+            "S3_REGION",
+            "S3_BUCKET",
+            "S3_ACCESS_KEY_ID",
+            "S3_SECRET_ACCESS_KEY",
+            "S3_PATH_STYLE",
+            "HTTP_LISTEN",
+            "WORKER_SLOTS",
+            "WORKER_POOL",
+            "WORKER_RELEASES",
+            "WORKER_GRACE",
+            "DISPATCH_OFFER_NOOP",
+            "LOG",
+        ] {
+            assert!(variables.contains(&format!("KRAFTR_{name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_worker_reads_no_credentials_but_the_brokers_and_the_watermarks() {
+        let secrets = fields().filter(|field| field.is_read_by(Role::Worker) && field.can_be_a_file());
+        assert_eq!(secrets.map(Field::key).collect::<Vec<_>>(), ["amqp.url", "watermark.keys"]);
+    }
+}
