@@ -5,9 +5,12 @@
 //! that changes a render writes, in the same transaction, its transition (for the event stream),
 //! its ledger entries and the outbox rows for everything that must happen "and also".
 
+mod columns;
 pub mod conformance;
 pub mod rows;
+mod rules;
 pub mod sqlite;
+mod work;
 
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};

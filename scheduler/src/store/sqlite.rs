@@ -7,19 +7,20 @@
 mod assets;
 mod audit;
 mod claims;
+mod columns;
 mod dispatch;
 mod events;
+mod flush;
 mod idempotency;
 mod ledger;
 mod migrations;
 mod orgs;
 mod outbox;
 mod reaper;
-mod render_row;
 mod renders;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use uuid::Uuid;
 
+use super::columns::{corrupt, number};
+use super::work::{RowIds, Work};
 use super::{
     ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Entry, Gauges,
     Idempotency, NewAsset, NewRender, Org, OutboxRow, Page, Reaped, Render, Resource, Store, StoreError,
@@ -51,8 +54,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     reader: SqlitePool,
     clock: Arc<dyn Clock>,
-    ids: Arc<dyn Ids>,
-    last_id: Mutex<Uuid>,
+    ids: RowIds,
 }
 
 /// One write transaction and the moment it happens at.
@@ -62,13 +64,21 @@ struct Write<'s> {
     store: &'s SqliteStore,
 }
 
-impl Write<'_> {
-    /// A new id, later than every id this process has made: lists are ordered by id.
+impl<'s> Write<'s> {
+    /// A new id, later than every id this process has made.
     fn id(&self) -> Uuid {
-        let mut last = self.store.last_id.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = self.store.ids.uuid(self.now);
-        *last = if fresh > *last { fresh } else { Uuid::from_u128(last.as_u128() + 1) };
-        *last
+        self.store.ids.next(self.now)
+    }
+
+    /// A unit of work to decide in.
+    fn work(&self) -> Work<'s> {
+        Work::new(self.now, &self.store.ids)
+    }
+
+    /// Writes what was decided, and commits.
+    async fn finish(mut self, work: Work<'s>) -> Result<(), StoreError> {
+        flush::flush(&mut self, work).await?;
+        self.commit().await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -89,7 +99,7 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrations::run(&writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
-        Ok(Self { writer, reader, clock, ids, last_id: Mutex::default() })
+        Ok(Self { writer, reader, clock, ids: RowIds::new(ids) })
     }
 
     /// A database in memory that ends with this value: for simulations.
@@ -102,7 +112,7 @@ impl SqliteStore {
             .connect_with(options)
             .await?;
         migrations::run(&pool).await?;
-        Ok(Self { writer: pool.clone(), reader: pool, clock, ids, last_id: Mutex::default() })
+        Ok(Self { writer: pool.clone(), reader: pool, clock, ids: RowIds::new(ids) })
     }
 
     /// Closes every connection once its transaction has ended.
@@ -133,19 +143,6 @@ impl From<sqlx::Error> for StoreError {
 /// SQLite's primary result code 19, whatever the extended code says.
 fn is_constraint(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 19)
-}
-
-fn corrupt(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt(what.to_string())
-}
-
-/// A number that the schema keeps within `T`.
-fn number<T: TryFrom<i64>>(value: i64, column: &str) -> Result<T, StoreError> {
-    T::try_from(value).map_err(|_| corrupt(format_args!("{column} holds {value}")))
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
-    bytes.try_into().map(Digest).map_err(|_| corrupt("a digest is not 32 bytes long"))
 }
 
 #[async_trait]

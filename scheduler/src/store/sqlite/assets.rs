@@ -1,10 +1,9 @@
 //! The library of uploaded pictures.
 
-use kraftr_protocol::{AssetId, Digest, OrgId, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use kraftr_protocol::{AssetId, Digest, OrgId};
+use sqlx::SqliteConnection;
 
-use super::{SqliteStore, digest, idempotency, number, outbox};
+use super::{SqliteStore, columns, idempotency, outbox};
 use crate::store::{Asset, DeleteOutcome, NewAsset, Page, Resource, StoreError, Ticket, Topic};
 
 macro_rules! select_asset {
@@ -14,20 +13,6 @@ macro_rules! select_asset {
             $rest
         )
     };
-}
-
-fn asset_from(row: &SqliteRow) -> Result<Asset, StoreError> {
-    Ok(Asset {
-        id: AssetId(row.try_get("id")?),
-        org: OrgId(row.try_get("org_id")?),
-        object_key: row.try_get("object_key")?,
-        sha256: digest(row.try_get("sha256")?)?,
-        content_type: row.try_get("content_type")?,
-        width: number(row.try_get("width")?, "width")?,
-        height: number(row.try_get("height")?, "height")?,
-        bytes: number(row.try_get("bytes")?, "bytes")?,
-        created_at: Timestamp(row.try_get("created_at")?),
-    })
 }
 
 pub(super) async fn insert(
@@ -57,7 +42,7 @@ pub(super) async fn insert(
         .bind(&asset.sha256.0[..])
         .fetch_one(&mut *write.tx)
         .await?;
-    let kept = asset_from(&row)?;
+    let kept = columns::asset(&row)?;
     if let Some(ticket) = ticket {
         // An asset costs nothing: if the reservation lapsed, the same content still means the same asset.
         idempotency::complete(&mut write, ticket, Resource::Asset(kept.id)).await?;
@@ -83,7 +68,7 @@ pub(super) async fn live(
         .fetch_optional(connection)
         .await?
         .as_ref()
-        .map(asset_from)
+        .map(columns::asset)
         .transpose()
 }
 
@@ -98,7 +83,7 @@ pub(super) async fn by_digest(
         .fetch_optional(&store.reader)
         .await?
         .as_ref()
-        .map(asset_from)
+        .map(columns::asset)
         .transpose()
 }
 
@@ -112,7 +97,7 @@ pub(super) async fn list(store: &SqliteStore, org: OrgId, page: &Page) -> Result
     .fetch_all(&store.reader)
     .await?
     .iter()
-    .map(asset_from)
+    .map(columns::asset)
     .collect()
 }
 

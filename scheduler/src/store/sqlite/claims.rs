@@ -1,53 +1,38 @@
 //! Claims, leases and permissions to upload.
 
-use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
-use kraftr_protocol::{Credits, Status, Transition, WorkerId, limits};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, UploadRequest};
+use kraftr_protocol::{Status, WorkerId};
 
-use super::events::erase_uploads;
-use super::render_row::{RenderRow, advance, load};
-use super::{SqliteStore, Write, renders};
+use super::renders::{self, load};
+use super::{SqliteStore, Write, corrupt};
 use crate::domain::lease;
 use crate::store::rows::artifact_key;
-use crate::store::{ClaimOutcome, Claimed, StoreError};
+use crate::store::work::RenderRow;
+use crate::store::{ClaimOutcome, Claimed, StoreError, rules};
 
 pub(super) async fn grant(
     store: &SqliteStore,
     claims: &[(Job, WorkerId)],
 ) -> Result<Vec<ClaimOutcome>, StoreError> {
     let mut write = store.write().await?;
+    let mut work = write.work();
     let mut outcomes = Vec::with_capacity(claims.len());
     for (job, worker) in claims {
-        outcomes.push(grant_one(&mut write, *job, *worker).await?);
+        let mut row = work.latest(load(&mut write.tx, job.render).await?);
+        let granted = rules::grant(&mut work, row.as_mut(), *job, *worker)?;
+        outcomes.push(match (granted, row) {
+            (Ok(()), Some(row)) => {
+                let render = row.render;
+                let person = renders::input(&mut write.tx, render.org, render.person).await?;
+                let garment = renders::input(&mut write.tx, render.org, render.garment).await?;
+                ClaimOutcome::Granted(Box::new(Claimed { render, person, garment, worker: *worker }))
+            }
+            (Ok(()), None) => return Err(corrupt("a claim was granted on a render that is not there")),
+            (Err(reason), _) => ClaimOutcome::NotGranted(reason),
+        });
     }
-    write.commit().await?;
+    write.finish(work).await?;
     Ok(outcomes)
-}
-
-async fn grant_one(write: &mut Write<'_>, job: Job, worker: WorkerId) -> Result<ClaimOutcome, StoreError> {
-    let Some(mut row) = load(&mut write.tx, job.render).await? else {
-        return Ok(ClaimOutcome::NotGranted(NotGranted::NotWanted));
-    };
-    if row.render.status.is_terminal() {
-        return Ok(ClaimOutcome::NotGranted(NotGranted::NotWanted));
-    }
-    if row.render.attempts != job.attempt || row.render.status == Status::Queued {
-        return Ok(ClaimOutcome::NotGranted(NotGranted::StaleAttempt));
-    }
-    if row.render.cancel_requested_at.is_some() {
-        advance(write, &mut row, Transition::Cancel, "cancelled by its owner", Credits(0)).await?;
-        return Ok(ClaimOutcome::NotGranted(NotGranted::NotWanted));
-    }
-    if row.render.status == Status::Running {
-        // The claim before this one is fenced from here on; whatever it uploaded is nobody's.
-        erase_uploads(write, &row).await?;
-    }
-    row.render.epoch.0 += 1;
-    row.render.started_at.get_or_insert(write.now);
-    row.worker = Some(worker);
-    advance(write, &mut row, Transition::Claim, "claimed by a worker", Credits(0)).await?;
-    let person = renders::input(&mut write.tx, row.render.org, row.render.person).await?;
-    let garment = renders::input(&mut write.tx, row.render.org, row.render.garment).await?;
-    Ok(ClaimOutcome::Granted(Box::new(Claimed { render: row.render, person, garment, worker })))
 }
 
 pub(super) async fn renew(
@@ -114,12 +99,7 @@ pub(super) async fn authorise_upload(
     request: &UploadRequest,
 ) -> Result<Option<String>, StoreError> {
     let mut connection = store.reader.acquire().await?;
-    let row = load(&mut connection, request.held.render).await?.filter(|row| row.held_at(request.held.epoch));
-    let wanted = row.is_some_and(|row| {
-        row.render.cancel_requested_at.is_none()
-            && request.sample < row.render.spec.samples
-            && request.content_type == row.render.spec.format.content_type()
-            && (1..=limits::ARTIFACT_BYTES_MAX).contains(&request.bytes)
-    });
+    let row = load(&mut connection, request.held.render).await?;
+    let wanted = row.is_some_and(|row| rules::may_upload(&row, request));
     Ok(wanted.then(|| artifact_key(request.held, request.sample, &request.content_type)))
 }

@@ -1,25 +1,26 @@
 //! The simple dispatcher: a bounded window for each lane, urgent lanes first, then the oldest.
 
-use kraftr_protocol::message::Job;
-use kraftr_protocol::{Class, Credits, Lane, Transition, limits};
+use kraftr_protocol::{Lane, limits};
 use sqlx::Row as _;
 
-use super::render_row::{RenderRow, advance, select_render};
-use super::{PASS_MAX, SqliteStore, Write, corrupt, number, outbox};
+use super::renders::select_render;
+use super::{PASS_MAX, SqliteStore, Write, columns, number};
 use crate::domain::dispatch::free_places;
-use crate::store::{StoreError, Topic};
+use crate::store::work::Work;
+use crate::store::{StoreError, rules};
 
 pub(super) async fn dispatch(store: &SqliteStore) -> Result<u32, StoreError> {
     let mut write = store.write().await?;
+    let mut work = write.work();
     let mut dispatched = 0;
     for (lane, slots) in open_lanes(&mut write).await? {
         let places = free_places(slots, in_flight(&mut write, &lane).await?).min(PASS_MAX);
         if places > 0 {
-            dispatched += fill(&mut write, &lane, places).await?;
+            dispatched += fill(&mut write, &mut work, &lane, places).await?;
         }
     }
     if dispatched > 0 {
-        write.commit().await?;
+        write.finish(work).await?;
     }
     Ok(dispatched)
 }
@@ -42,10 +43,7 @@ async fn open_lanes(write: &mut Write<'_>) -> Result<Vec<(Lane, u32)>, StoreErro
         let lane = Lane {
             pool: row.try_get("pool")?,
             release: row.try_get("release")?,
-            class: Class::ALL
-                .into_iter()
-                .find(|known| known.as_str() == class)
-                .ok_or_else(|| corrupt(format_args!("class {class}")))?,
+            class: columns::class(class)?,
         };
         Ok((lane, number(row.try_get("slots")?, "slots")?))
     })
@@ -65,7 +63,12 @@ async fn in_flight(write: &mut Write<'_>, lane: &Lane) -> Result<u32, StoreError
     number(row.try_get("n")?, "count")
 }
 
-async fn fill(write: &mut Write<'_>, lane: &Lane, places: u32) -> Result<u32, StoreError> {
+async fn fill(
+    write: &mut Write<'_>,
+    work: &mut Work<'_>,
+    lane: &Lane,
+    places: u32,
+) -> Result<u32, StoreError> {
     let rows = sqlx::query(select_render!(
         "WHERE pool = ? AND release = ? AND class = ? AND status = 'queued' AND not_before <= ? ORDER BY id LIMIT ?"
     ))
@@ -77,11 +80,7 @@ async fn fill(write: &mut Write<'_>, lane: &Lane, places: u32) -> Result<u32, St
     .fetch_all(&mut *write.tx)
     .await?;
     for row in &rows {
-        let mut row = RenderRow::from_row(row)?;
-        row.render.attempts += 1;
-        let job = Job { render: row.render.id, attempt: row.render.attempts };
-        advance(write, &mut row, Transition::Dispatch, "a worker has room", Credits(0)).await?;
-        outbox::add(write, &Topic::Job { lane: lane.clone(), job }).await?;
+        rules::dispatch(work, &mut columns::render(row)?)?;
     }
     number(rows.len() as i64, "count")
 }

@@ -33,7 +33,7 @@ pub(super) async fn begin(
             None => {}
         }
     }
-    let token = token(&write);
+    let token = i64::from_be_bytes(store.ids.random());
     sqlx::query(
         "INSERT INTO idempotency_keys (org_id, key, fingerprint, token, reserved_until) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (org_id, key) DO UPDATE SET
@@ -48,12 +48,6 @@ pub(super) async fn begin(
     .await?;
     write.commit().await?;
     Ok(Idempotency::Fresh(Ticket { org, key: key.to_owned(), token }))
-}
-
-fn token(write: &Write<'_>) -> i64 {
-    let mut bytes = [0; 8];
-    write.store.ids.fill(&mut bytes);
-    i64::from_be_bytes(bytes)
 }
 
 fn resource(kind: &str, id: Uuid) -> Result<Resource, StoreError> {

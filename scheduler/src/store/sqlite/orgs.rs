@@ -1,10 +1,8 @@
 //! Tenants and their API keys.
 
-use kraftr_protocol::{ApiKeyId, Digest, OrgId, Timestamp};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use kraftr_protocol::{ApiKeyId, Digest, OrgId};
 
-use super::SqliteStore;
+use super::{SqliteStore, columns};
 use crate::store::{ApiKey, Org, StoreError};
 
 pub(super) async fn create_org(store: &SqliteStore, name: &str) -> Result<Org, StoreError> {
@@ -29,13 +27,7 @@ pub(super) async fn orgs(store: &SqliteStore) -> Result<Vec<Org>, StoreError> {
         .fetch_all(&store.reader)
         .await?
         .iter()
-        .map(|row| {
-            Ok(Org {
-                id: OrgId(row.try_get("id")?),
-                name: row.try_get("name")?,
-                created_at: Timestamp(row.try_get("created_at")?),
-            })
-        })
+        .map(columns::org)
         .collect()
 }
 
@@ -65,23 +57,13 @@ pub(super) async fn create_key(
     Ok(key)
 }
 
-fn key_from(row: &SqliteRow) -> Result<ApiKey, StoreError> {
-    Ok(ApiKey {
-        id: ApiKeyId(row.try_get("id")?),
-        org: OrgId(row.try_get("org_id")?),
-        label: row.try_get("label")?,
-        created_at: Timestamp(row.try_get("created_at")?),
-        revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(Timestamp),
-    })
-}
-
 pub(super) async fn keys(store: &SqliteStore, org: OrgId) -> Result<Vec<ApiKey>, StoreError> {
     sqlx::query("SELECT id, org_id, label, created_at, revoked_at FROM api_keys WHERE org_id = ? ORDER BY id")
         .bind(org.0)
         .fetch_all(&store.reader)
         .await?
         .iter()
-        .map(key_from)
+        .map(columns::key)
         .collect()
 }
 
@@ -91,7 +73,7 @@ pub(super) async fn key_by_secret(store: &SqliteStore, secret: Digest) -> Result
         .fetch_optional(&store.reader)
         .await?
         .as_ref()
-        .map(key_from)
+        .map(columns::key)
         .transpose()
 }
 
