@@ -176,13 +176,19 @@ pub struct Client {
     key: String,
 }
 
+/// The beginning of every HTTP client of this program: it does not look at proxy settings, since it talks
+/// to its own machine, and finds the cryptography that the HTTP library leaves to its user.
+pub fn http() -> reqwest::ClientBuilder {
+    // Whoever installed one first is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder().no_proxy()
+}
+
 impl Client {
-    /// A client that does not look at proxy settings, since it talks to its own machine.
+    /// A client of the fleet at `url`.
     pub fn new(url: &str, key: &str) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .map_err(|source| ClientError::Http { call: "set up HTTP".to_owned(), source })?;
+        let http =
+            http().build().map_err(|source| ClientError::Http { call: "set up HTTP".to_owned(), source })?;
         Ok(Self { http, url: url.to_owned(), key: key.to_owned() })
     }
 

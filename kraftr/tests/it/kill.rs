@@ -28,11 +28,7 @@ struct Api {
 
 impl Api {
     fn new(ready: &Ready, key: &str) -> Self {
-        Self {
-            http: Client::builder().no_proxy().build().unwrap(),
-            url: ready.url.clone(),
-            key: key.to_owned(),
-        }
+        Self { http: kraftr::client::http().build().unwrap(), url: ready.url.clone(), key: key.to_owned() }
     }
 
     async fn get(&self, path: &str) -> Value {

@@ -21,6 +21,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The client for inputs and uploads. URLs of a claim lead straight to the object: it follows no
 /// redirects and asks no proxy.
 pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
+    // The HTTP client brings no cryptography of its own; whoever installed one first is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
