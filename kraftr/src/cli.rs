@@ -77,6 +77,54 @@ Examples:
     /// Read and write the invisible watermark of a picture
     #[command(subcommand)]
     Watermark(WatermarkCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// What `kraftr bench` can measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// How many renders a second the embedded fleet carries when its model takes no time
+    #[command(after_help = "\
+Submissions, holds, dispatch, claims, events and captures are real and durable; pictures are neither made nor
+stored. Each phase has --jobs renders: accepted one by one, accepted in batches, and carried from submission to
+capture. --rate adds an open loop of ten seconds and tells how long a render waits for its claim.
+
+Examples:
+  kraftr bench control-plane --json
+  kraftr bench control-plane --jobs 2000 --orgs 20 --workers 4 --rate 100
+  kraftr bench control-plane --bare --rate 400")]
+    ControlPlane(ControlPlaneArgs),
+}
+
+/// Arguments of `kraftr bench control-plane`.
+#[derive(Debug, Args)]
+pub struct ControlPlaneArgs {
+    /// Renders of each phase
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub jobs: u32,
+    /// Orgs that submit in turn
+    #[arg(long, value_name = "M", default_value_t = 10, value_parser = value_parser!(u32).range(1..=10_000))]
+    pub orgs: u32,
+    /// Workers
+    #[arg(long, value_name = "W", default_value_t = 4, value_parser = value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// Renders that a worker holds at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u32).range(1..=256))]
+    pub slots: u32,
+    /// Renders a second of the open loop [default: no open loop]
+    #[arg(long, value_name = "R", value_parser = value_parser!(u32).range(1..=100_000))]
+    pub rate: Option<u32>,
+    /// Renders that wait all the time, in a lane that no worker takes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=10_000_000))]
+    pub backlog: u32,
+    /// Only the way between scheduler and workers: no store, no claims
+    #[arg(long, conflicts_with = "backlog")]
+    pub bare: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `kraftr demo`.

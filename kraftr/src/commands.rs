@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod admin;
+pub mod bench;
 pub mod config;
 pub mod demo;
 pub mod dev;
@@ -68,6 +69,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Model(command) => model::run(command),
         Command::Admin(args) => block_on(admin::run(args)),
         Command::Watermark(command) => watermark::run(command),
+        Command::Bench(command) => block_on(bench::run(command)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `kraftr` program as a library: the embedded fleet and the commands around it.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::BlobStore;
 use crate::blobs::directory::DirectoryBlobs;
 use crate::catalog::Catalog;
+use crate::group::Group;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::signals::Signals;
-use crate::store::{Store, StoreError};
+use crate::store::{NewRender, Render, Store, StoreError, SubmitError};
 use crate::{claims, dispatcher, http, hub, reaper, relay, sink};
 
 /// How a scheduler behaves.
@@ -46,6 +47,8 @@ pub struct App {
     pub ids: Arc<dyn Ids>,
     /// Progress of running renders, for those who watch.
     pub hub: Hub,
+    /// Submissions that wait for the database together.
+    submissions: Group<NewRender, Result<Result<Render, SubmitError>, Arc<StoreError>>>,
     /// Wake-ups between loops.
     pub signals: Signals,
     /// Counters of this process.
@@ -54,6 +57,48 @@ pub struct App {
     pub config: Config,
     /// Cancelled when the scheduler stops: long answers end then.
     pub stopping: CancellationToken,
+}
+
+/// Submissions of one transaction.
+const SUBMISSIONS_MAX: usize = 256;
+
+/// Why a submission could not be judged now.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmissionFailed {
+    /// The database, for everybody who was submitted together.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// The transaction crashed: a bug.
+    #[error("a submission crashed")]
+    Crashed,
+}
+
+/// One transaction for all; where a constraint refuses it, one for each, so that nobody is refused for
+/// somebody else's row.
+async fn submit_together(
+    store: Arc<dyn Store>,
+    renders: Vec<NewRender>,
+) -> Vec<Result<Result<Render, SubmitError>, Arc<StoreError>>> {
+    match store.submit_renders(&renders).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) if renders.len() == 1 || !error.is_permanent() => {
+            let error = Arc::new(error);
+            renders.iter().map(|_| Err(Arc::clone(&error))).collect()
+        }
+        Err(error) => {
+            tracing::warn!(%error, renders = renders.len(), "submitted together they were refused");
+            let mut outcomes = Vec::with_capacity(renders.len());
+            for render in &renders {
+                let alone = store.submit_renders(std::slice::from_ref(render)).await;
+                outcomes.push(alone.map_err(Arc::new).and_then(|mut outcomes| {
+                    outcomes
+                        .pop()
+                        .ok_or_else(|| Arc::new(StoreError::Corrupt("a submission got no outcome".into())))
+                }));
+            }
+            outcomes
+        }
+    }
 }
 
 /// What a scheduler is built from.
@@ -99,6 +144,10 @@ pub struct Scheduler {
 impl App {
     /// Puts the parts together without starting a loop: a simulation steps them itself.
     pub fn new(parts: Parts, config: Config) -> Self {
+        let submissions = {
+            let store = Arc::clone(&parts.store);
+            Group::new(SUBMISSIONS_MAX, move |renders| submit_together(Arc::clone(&store), renders))
+        };
         Self {
             store: parts.store,
             blobs: parts.blobs,
@@ -108,11 +157,23 @@ impl App {
             clock: parts.clock,
             ids: parts.ids,
             hub: Hub::default(),
+            submissions,
             signals: Signals::default(),
             metrics: Metrics::default(),
             config,
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// Submits a render, in one transaction with whoever submits at the same time.
+    pub async fn submit(&self, new: NewRender) -> Result<Result<Render, SubmitError>, SubmissionFailed> {
+        let outcome = self.submissions.call(new).await.ok_or(SubmissionFailed::Crashed)?;
+        self.signals.committed();
+        let outcome = outcome.map_err(SubmissionFailed::Store)?;
+        if outcome.is_ok() {
+            self.metrics.renders_submitted.inc();
+        }
+        Ok(outcome)
     }
 }
 

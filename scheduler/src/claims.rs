@@ -1,13 +1,17 @@
 //! Answers workers: claims, heartbeats, places to upload to.
 
-use kraftr_protocol::limits;
-use kraftr_protocol::message::{Grant, Input, Link, Reply, Request, UploadRequest};
-use kraftr_transport::Call;
+use futures::FutureExt as _;
+use kraftr_protocol::message::{Grant, Input, Job, Link, Reply, Request, UploadRequest};
+use kraftr_protocol::{WorkerId, limits};
+use kraftr_transport::{BoxSource, Call};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::blobs::{BlobError, PutTerms};
 use crate::store::{Asset, ClaimOutcome, Claimed, StoreError};
+
+/// Calls that are answered together at most.
+const TOGETHER_MAX: usize = 256;
 
 /// Why a call could not be answered now; the worker asks again.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +26,7 @@ enum CallError {
 pub async fn answer(app: &App, call: Call) {
     let reply = match reply(app, &call.request).await {
         Ok(reply) => reply,
-        Err(error) => {
-            tracing::error!(%error, "a worker's call could not be answered");
-            Reply::Unavailable { message: error.to_string() }
-        }
+        Err(error) => unavailable(&error),
     };
     call.answer(reply);
 }
@@ -35,10 +36,7 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
         Request::Claim { job, worker } => {
             let outcome = app.store.grant_claims(&[(*job, *worker)]).await?.pop();
             app.signals.committed();
-            match outcome.ok_or_else(|| StoreError::Corrupt("a claim got no outcome".into()))? {
-                ClaimOutcome::Granted(claimed) => Ok(Reply::Granted(Box::new(grant(app, *claimed)?))),
-                ClaimOutcome::NotGranted(reason) => Ok(Reply::NotGranted { reason }),
-            }
+            claim_reply(app, outcome.ok_or_else(|| StoreError::Corrupt("a claim got no outcome".into()))?)
         }
         Request::Heartbeat(heartbeat) => {
             let verdicts = app.store.renew_leases(heartbeat).await?;
@@ -47,6 +45,59 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
         }
         Request::Upload(request) => upload(app, request).await,
     }
+}
+
+fn claim_reply(app: &App, outcome: ClaimOutcome) -> Result<Reply, CallError> {
+    match outcome {
+        ClaimOutcome::Granted(claimed) => Ok(Reply::Granted(Box::new(grant(app, *claimed)?))),
+        ClaimOutcome::NotGranted(reason) => Ok(Reply::NotGranted { reason }),
+    }
+}
+
+/// Answers calls that waited together: all claims among them in one transaction.
+async fn answer_together(app: &App, calls: Vec<Call>) {
+    let mut claims = Vec::new();
+    let mut others = Vec::new();
+    for call in calls {
+        match call.request {
+            Request::Claim { job, worker } => claims.push(((job, worker), call)),
+            _ => others.push(answer(app, call)),
+        }
+    }
+    let (wanted, claims): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+    futures::future::join(grant_together(app, &wanted, claims), futures::future::join_all(others)).await;
+}
+
+async fn grant_together(app: &App, wanted: &[(Job, WorkerId)], calls: Vec<Call>) {
+    if wanted.is_empty() {
+        return;
+    }
+    match app.store.grant_claims(wanted).await {
+        Ok(outcomes) => {
+            app.signals.committed();
+            for (call, outcome) in calls.into_iter().zip(outcomes) {
+                let reply = claim_reply(app, outcome).unwrap_or_else(|error| unavailable(&error));
+                call.answer(reply);
+            }
+        }
+        // One broken row must not keep the others from being granted.
+        Err(error) if error.is_permanent() && wanted.len() > 1 => {
+            for call in calls {
+                answer(app, call).await;
+            }
+        }
+        Err(error) => {
+            let error = CallError::from(error);
+            for call in calls {
+                call.answer(unavailable(&error));
+            }
+        }
+    }
+}
+
+fn unavailable(error: &CallError) -> Reply {
+    tracing::error!(%error, "a worker's call could not be answered");
+    Reply::Unavailable { message: error.to_string() }
 }
 
 fn grant(app: &App, claimed: Claimed) -> Result<Grant, BlobError> {
@@ -77,6 +128,17 @@ async fn upload(app: &App, request: &UploadRequest) -> Result<Reply, CallError> 
     Ok(Reply::UploadTo(app.blobs.presign_put(&key, &terms, limits::URL_TTL)?))
 }
 
+/// The call and those that wait behind it.
+fn waiting_too(first: Call, calls: &mut BoxSource<Call>) -> Vec<Call> {
+    let mut together = vec![first];
+    while together.len() < TOGETHER_MAX
+        && let Some(Some(call)) = calls.next().now_or_never()
+    {
+        together.push(call);
+    }
+    together
+}
+
 /// Answers until `shutdown` or until the transport closes.
 pub async fn run(app: &App, shutdown: CancellationToken) {
     let mut calls = match app.transport.serve_calls().await {
@@ -89,7 +151,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
             call = calls.next() => call,
         };
         match call {
-            Some(call) => answer(app, call).await,
+            Some(call) => answer_together(app, waiting_too(call, &mut calls)).await,
             None => return,
         }
     }

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod clock;
 pub mod dispatcher;
 pub mod domain;
+mod group;
 pub mod http;
 pub mod hub;
 pub mod metrics;

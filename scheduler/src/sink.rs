@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use kraftr_protocol::message::Held;
 use kraftr_protocol::{Event, EventBody, Failure, FailureCode};
-use kraftr_transport::Delivery;
+use kraftr_transport::{BoxSource, Delivery};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::blobs::BlobError;
+use crate::metrics::StatusLabels;
 use crate::store::rows::artifact_key;
 use crate::store::{Applied, StoreError};
 
-/// Events taken and not yet applied.
-const PREFETCH: usize = 64;
+/// Events taken and not yet applied; also those of one transaction.
+const PREFETCH: usize = 256;
+/// Objects looked for at the same time.
+const CHECKS_AT_ONCE: usize = 16;
 /// Pause after a failure of the database or the object store, before the event comes again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -28,19 +32,29 @@ pub enum SinkError {
     Blob(#[from] BlobError),
 }
 
-/// Applies one event.
-pub async fn apply(app: &App, event: &Event) -> Result<Applied, SinkError> {
-    let checked;
-    let event = match missing(app, event).await? {
-        None => event,
-        Some(failure) => {
-            checked = Event { body: EventBody::Failed { failure }, ..event.clone() };
-            &checked
-        }
-    };
-    let applied = app.store.apply_events(std::slice::from_ref(event)).await?.pop();
+/// Applies events in one transaction: as many outcomes, in order.
+pub async fn apply(app: &App, events: &[Event]) -> Result<Vec<Applied>, SinkError> {
+    let checks =
+        futures::stream::iter(events.to_vec()).map(|event| checked(app, event)).buffered(CHECKS_AT_ONCE);
+    let events: Vec<Event> = checks.try_collect().await?;
+    let outcomes = app.store.apply_events(&events).await?;
     app.signals.committed();
-    Ok(applied.ok_or_else(|| StoreError::Corrupt("an event got no outcome".into()))?)
+    for outcome in &outcomes {
+        if let Applied::Changed(status) = outcome
+            && status.is_terminal()
+        {
+            app.metrics.renders_ended.get_or_create(&StatusLabels { status: status.as_str() }).inc();
+        }
+    }
+    Ok(outcomes)
+}
+
+/// The event, or the failure that it hides.
+async fn checked(app: &App, event: Event) -> Result<Event, BlobError> {
+    Ok(match missing(app, &event).await? {
+        None => event,
+        Some(failure) => Event { body: EventBody::Failed { failure }, ..event },
+    })
 }
 
 /// Nothing is captured for an object that is not there.
@@ -57,11 +71,34 @@ async fn missing(app: &App, event: &Event) -> Result<Option<Failure>, BlobError>
     Ok(None)
 }
 
-/// Applies a delivery and settles it: what cannot be applied now comes again.
-pub async fn take(app: &App, delivery: Delivery<Event>) -> Result<Applied, SinkError> {
-    let applied = apply(app, &delivery.body).await?;
-    delivery.ack();
-    Ok(applied)
+/// Applies deliveries and settles them: what cannot be applied now comes again.
+async fn take(app: &App, deliveries: Vec<Delivery<Event>>) -> Result<(), SinkError> {
+    let events: Vec<Event> = deliveries.iter().map(|delivery| delivery.body.clone()).collect();
+    let outcomes = apply(app, &events).await?;
+    for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
+        let Event { render, epoch, .. } = delivery.body;
+        match outcome {
+            Applied::Changed(status) => {
+                tracing::info!(render.id = %render, render.epoch = epoch.0, render.status = status.as_str(), "applied");
+            }
+            Applied::Stale => {
+                tracing::info!(render.id = %render, render.epoch = epoch.0, "stale event refused");
+            }
+        }
+        delivery.ack();
+    }
+    Ok(())
+}
+
+/// The delivery and those that wait behind it.
+fn waiting_too(first: Delivery<Event>, events: &mut BoxSource<Delivery<Event>>) -> Vec<Delivery<Event>> {
+    let mut together = vec![first];
+    while together.len() < PREFETCH
+        && let Some(Some(delivery)) = events.next().now_or_never()
+    {
+        together.push(delivery);
+    }
+    together
 }
 
 /// Takes events until `shutdown` or until the transport closes.
@@ -70,22 +107,21 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
         Ok(events) => events,
         Err(error) => return tracing::error!(%error, "events cannot be consumed"),
     };
+    // After a failure one at a time, so that a broken event keeps no other from being applied.
+    let mut alone = 0usize;
     loop {
         let delivery = tokio::select! {
             () = shutdown.cancelled() => return,
             delivery = events.next() => delivery,
         };
         let Some(delivery) = delivery else { return };
-        let (render, epoch) = (delivery.body.render, delivery.body.epoch);
-        match take(app, delivery).await {
-            Ok(Applied::Changed(status)) => {
-                tracing::info!(render.id = %render, render.epoch = epoch.0, render.status = status.as_str(), "applied");
-            }
-            Ok(Applied::Stale) => {
-                tracing::info!(render.id = %render, render.epoch = epoch.0, "stale event refused");
-            }
+        let together = if alone > 0 { vec![delivery] } else { waiting_too(delivery, &mut events) };
+        let (count, redelivered) = (together.len(), together[0].redelivered);
+        match take(app, together).await {
+            Ok(()) => alone = alone.saturating_sub(1),
             Err(error) => {
-                tracing::error!(render.id = %render, %error, "an event could not be applied");
+                tracing::error!(%error, events = count, redelivered, "events could not be applied");
+                alone = alone.max(count);
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -287,7 +287,8 @@ impl World {
         let Some(Some(delivery)) = self.scheduler.events.next().now_or_never() else { return };
         self.tell(|| format!("event {:?}", delivery.body));
         let killed_before_ack = self.rng.random_bool(self.weather.scheduler_restart);
-        let applied = sink::apply(&self.scheduler.app, &delivery.body).await.expect("the store answers");
+        let events = std::slice::from_ref(&delivery.body);
+        let applied = sink::apply(&self.scheduler.app, events).await.expect("the store answers").remove(0);
         self.tell(|| format!("  {applied:?}"));
         self.summary.stale += u64::from(applied == kraftr_scheduler::store::Applied::Stale);
         if killed_before_ack {

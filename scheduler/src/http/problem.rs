@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::app::SubmissionFailed;
 use crate::blobs::BlobError;
 use crate::store::StoreError;
 
@@ -346,8 +347,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => {
                 Self::new(Code::Unavailable, "The database does not answer; nothing was changed. Try again.")
@@ -357,6 +358,21 @@ impl From<StoreError> for Problem {
             StoreError::Corrupt(_) | StoreError::Refused(_) | StoreError::Migration(_) => {
                 Self::internal(error)
             }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<SubmissionFailed> for Problem {
+    fn from(error: SubmissionFailed) -> Self {
+        match error {
+            SubmissionFailed::Store(error) => Self::from(&*error),
+            SubmissionFailed::Crashed => Self::internal(error),
         }
     }
 }

@@ -71,12 +71,8 @@ pub(super) async fn submit(
 
 async fn accept(api: &Api, new: NewRender) -> Result<Render, Problem> {
     let (person, samples) = (new.person, new.spec.samples);
-    let outcome = api.app.store.submit_renders(&[new]).await?.pop();
-    api.app.signals.committed();
-    let outcome = outcome.ok_or_else(|| Problem::internal("a submission got no outcome"))?;
-    let render = outcome.map_err(|refusal| refused(&refusal, person, samples))?;
-    api.app.metrics.renders_submitted.inc();
-    Ok(render)
+    let outcome = api.app.submit(new).await?;
+    outcome.map_err(|refusal| refused(&refusal, person, samples))
 }
 
 fn refused(refusal: &SubmitError, person: AssetId, samples: u32) -> Problem {
