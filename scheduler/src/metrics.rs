@@ -92,7 +92,7 @@ metrics! {
     asset_upload_bytes: Counter = "kraftr_asset_upload_bytes", Counter::default();
     /// Renders accepted.
     renders_submitted: Counter = "kraftr_renders_submitted", Counter::default();
-    /// Renders that ended, by the state they ended in.
+    /// Renders that a worker's report ended, by the state they ended in.
     renders_ended: Family<StatusLabels, Counter<u64, AtomicU64>> = "kraftr_renders_ended", Family::default();
     /// Renders in each state.
     renders: Family<StatusLabels, Gauge> = "kraftr_renders", Family::default();
