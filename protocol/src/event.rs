@@ -89,8 +89,6 @@ pub enum ProgressBody {
         #[serde(with = "base64_bytes")]
         data: Vec<u8>,
     },
-    /// The render's row changed: read it again.
-    Changed,
 }
 
 /// One message that may be lost.
@@ -98,7 +96,7 @@ pub enum ProgressBody {
 pub struct Progress {
     /// The render.
     pub render: RenderId,
-    /// The claim it belongs to; 0 where the scheduler itself speaks.
+    /// The claim it belongs to.
     pub epoch: Epoch,
     /// What happened.
     pub body: ProgressBody,

@@ -55,6 +55,10 @@ pub const FAILURES_MAX: u32 = 3;
 pub const CRASHES_MAX: u32 = 3;
 /// Lost leases before a render is poison.
 pub const LOST_LEASES_MAX: u32 = 20;
+/// How long a replica leads without renewing.
+pub const LEADER_LEASE: Duration = Duration::from_secs(6);
+/// How often the leader renews, and the others look whether they may lead.
+pub const LEADER_RENEW: Duration = Duration::from_secs(2);
 /// Renders waiting at a worker beyond those it runs, per slot.
 pub const LOOKAHEAD: u32 = 1;
 /// How long an input or upload URL of a claim is good for.
@@ -64,6 +68,10 @@ pub const IDEMPOTENCY_LEASE: Duration = Duration::from_mins(1);
 
 const _: () =
     assert!(HEARTBEAT_EVERY.as_millis() * 3 < LEASE.as_millis(), "a lease survives two lost heartbeats");
+const _: () = assert!(
+    LEADER_LEASE.as_secs() + LEADER_RENEW.as_secs() < 10,
+    "another replica leads within ten seconds after a leader vanished"
+);
 const _: () =
     assert!(RENDER_TIME_MAX.as_secs() < 30 * 60, "a render ends before a broker's consumer timeout");
 const _: () =

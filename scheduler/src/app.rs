@@ -13,10 +13,10 @@ use crate::blobs::directory::DirectoryBlobs;
 use crate::catalog::Catalog;
 use crate::group::Group;
 use crate::hub::Hub;
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
-use crate::signals::Signals;
 use crate::store::{NewRender, Render, Store, StoreError, SubmitError};
-use crate::{claims, dispatcher, http, hub, reaper, relay, sink};
+use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink};
 
 /// How a scheduler behaves.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ pub struct App {
     pub hub: Hub,
     /// Submissions that wait for the database together.
     submissions: Group<NewRender, Result<Result<Render, SubmitError>, Arc<StoreError>>>,
-    /// Wake-ups between loops.
-    pub signals: Signals,
+    /// Whether this replica leads.
+    pub leadership: Leadership,
     /// Counters of this process.
     pub metrics: Metrics,
     /// Behaviour.
@@ -148,6 +148,7 @@ impl App {
             let store = Arc::clone(&parts.store);
             Group::new(SUBMISSIONS_MAX, move |renders| submit_together(Arc::clone(&store), renders))
         };
+        let leadership = Leadership::new(parts.ids.uuid(parts.clock.now()));
         Self {
             store: parts.store,
             blobs: parts.blobs,
@@ -158,7 +159,7 @@ impl App {
             ids: parts.ids,
             hub: Hub::default(),
             submissions,
-            signals: Signals::default(),
+            leadership,
             metrics: Metrics::default(),
             config,
             stopping: CancellationToken::new(),
@@ -168,7 +169,6 @@ impl App {
     /// Submits a render, in one transaction with whoever submits at the same time.
     pub async fn submit(&self, new: NewRender) -> Result<Result<Render, SubmitError>, SubmissionFailed> {
         let outcome = self.submissions.call(new).await.ok_or(SubmissionFailed::Crashed)?;
-        self.signals.committed();
         let outcome = outcome.map_err(SubmissionFailed::Store)?;
         if outcome.is_ok() {
             self.metrics.renders_submitted.inc();
@@ -202,7 +202,7 @@ impl Scheduler {
                 });
             })+};
         }
-        spawn!(dispatcher relay claims sink reaper hub);
+        spawn!(leader dispatcher relay claims sink reaper hub);
         let (router, http_stop) = (http::router(Arc::clone(&self.app)), stop.clone());
         loops.spawn(async move {
             axum::serve(listener, router)

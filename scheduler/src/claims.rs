@@ -35,12 +35,10 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
     match request {
         Request::Claim { job, worker } => {
             let outcome = app.store.grant_claims(&[(*job, *worker)]).await?.pop();
-            app.signals.committed();
             claim_reply(app, outcome.ok_or_else(|| StoreError::Corrupt("a claim got no outcome".into()))?)
         }
         Request::Heartbeat(heartbeat) => {
             let verdicts = app.store.renew_leases(heartbeat).await?;
-            app.signals.committed();
             Ok(Reply::Leases { verdicts })
         }
         Request::Upload(request) => upload(app, request).await,
@@ -74,7 +72,6 @@ async fn grant_together(app: &App, wanted: &[(Job, WorkerId)], calls: Vec<Call>)
     }
     match app.store.grant_claims(wanted).await {
         Ok(outcomes) => {
-            app.signals.committed();
             for (call, outcome) in calls.into_iter().zip(outcomes) {
                 let reply = claim_reply(app, outcome).unwrap_or_else(|error| unavailable(&error));
                 call.answer(reply);

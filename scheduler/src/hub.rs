@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use kraftr_protocol::limits::{PREVIEW_BYTES_MAX, SAMPLES_MAX};
 use kraftr_protocol::{Epoch, Progress, ProgressBody, RenderId};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::store::Notice;
 
 /// Renders whose progress is kept.
 const RENDERS_MAX: usize = 10_000;
@@ -65,7 +67,6 @@ impl Hub {
     pub fn apply(&self, progress: &Progress) {
         let mut inner = self.lock();
         let news = match &progress.body {
-            ProgressBody::Changed => true,
             ProgressBody::Step { step, steps } => inner.note(progress, |latest| {
                 let newer = latest.step.is_none_or(|(known, _)| known < *step);
                 if newer {
@@ -86,9 +87,14 @@ impl Hub {
                 })
             }
         };
-        if news && let Some(watchers) = inner.watchers.get(&progress.render) {
-            watchers.send_replace(());
+        if news {
+            inner.wake(progress.render);
         }
+    }
+
+    /// Wakes who watches that render: its row changed.
+    pub fn changed(&self, render: RenderId) {
+        self.lock().wake(render);
     }
 
     /// The latest progress of a render, if any was heard.
@@ -134,6 +140,12 @@ impl Inner {
             self.keep(progress.render, latest);
         }
         changed
+    }
+
+    fn wake(&self, render: RenderId) {
+        if let Some(watchers) = self.watchers.get(&render) {
+            watchers.send_replace(());
+        }
     }
 
     fn keep(&mut self, render: RenderId, latest: Latest) {
@@ -188,6 +200,26 @@ impl Drop for Watch {
 
 /// Feeds the hub until `shutdown` or until the transport closes.
 pub async fn run(app: &App, shutdown: CancellationToken) {
+    tokio::join!(hear_workers(app, &shutdown), hear_store(app, &shutdown));
+}
+
+async fn hear_store(app: &App, shutdown: &CancellationToken) {
+    let mut notices = app.store.notices();
+    loop {
+        let notice = tokio::select! {
+            () = shutdown.cancelled() => return,
+            notice = notices.recv() => notice,
+        };
+        match notice {
+            Ok(Notice::Changed(renders)) => renders.iter().for_each(|render| app.hub.changed(*render)),
+            // Watchers that missed something poll.
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn hear_workers(app: &App, shutdown: &CancellationToken) {
     loop {
         match app.transport.consume_progress().await {
             Ok(mut source) => loop {
@@ -272,7 +304,7 @@ mod tests {
         assert!(watch.changed().now_or_never().is_some());
         hub.apply(&step(1, 1, 1));
         assert!(watch.changed().now_or_never().is_none(), "the same step again is no news");
-        hub.apply(&Progress { render: render(1), epoch: Epoch(0), body: ProgressBody::Changed });
+        hub.changed(render(1));
         assert!(watch.changed().now_or_never().is_some());
         drop(watch);
         assert!(hub.lock().watchers.is_empty());

@@ -14,11 +14,12 @@ pub mod domain;
 mod group;
 pub mod http;
 pub mod hub;
+pub mod leader;
 pub mod metrics;
 pub mod reaper;
 pub mod relay;
-pub mod signals;
 pub mod sink;
 pub mod store;
+mod wake;
 
 pub use app::{App, Config, Parts, Scheduler, SchedulerError};

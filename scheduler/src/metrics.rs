@@ -94,7 +94,7 @@ metrics! {
     renders_submitted: Counter = "kraftr_renders_submitted", Counter::default();
     /// Renders that a worker's report ended, by the state they ended in.
     renders_ended: Family<StatusLabels, Counter<u64, AtomicU64>> = "kraftr_renders_ended", Family::default();
-    /// Renders in each state.
+    /// Renders in each state that is not an end.
     renders: Family<StatusLabels, Gauge> = "kraftr_renders", Family::default();
     /// Outbox rows that wait.
     outbox_rows: Gauge = "kraftr_outbox_rows", Gauge::default();
@@ -114,7 +114,7 @@ impl Metrics {
             self.renders.clear();
             return;
         };
-        for status in Status::ALL {
+        for status in Status::ALL.into_iter().filter(|status| !status.is_terminal()) {
             let count =
                 gauges.renders.iter().find(|(other, _)| *other == status).map_or(0, |(_, count)| *count);
             self.renders.get_or_create(&StatusLabels { status: status.as_str() }).set(count);

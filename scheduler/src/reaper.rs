@@ -1,4 +1,4 @@
-//! Brings back renders that were lost on the way.
+//! Brings back renders that were lost on the way, while this replica leads.
 
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ pub async fn step(app: &App) -> Result<Reaped, StoreError> {
     let reaped = app.store.reap().await?;
     if !reaped.is_empty() {
         tracing::warn!(requeued = reaped.requeued.len(), ended = reaped.ended.len(), "reaped");
-        app.signals.committed();
     }
     Ok(reaped)
 }
@@ -23,6 +22,10 @@ pub async fn step(app: &App) -> Result<Reaped, StoreError> {
 /// Passes until `shutdown`.
 pub async fn run(app: &App, shutdown: CancellationToken) {
     loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = app.leadership.leading() => {}
+        }
         if let Err(error) = step(app).await {
             tracing::error!(%error, "reaping failed");
         }

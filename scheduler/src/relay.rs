@@ -1,49 +1,91 @@
-//! Carries out what transactions promised: publishes jobs, tells watchers and workers, erases objects.
+//! Carries out what transactions promised, while this replica leads: publishes jobs, tells workers, erases
+//! objects.
 //!
 //! A row is forgotten only after its deed is done, so a crash in between does it twice; every deed
-//! may be done twice.
+//! may be done twice. Many are under way at once; those of one render one after the other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use kraftr_protocol::RenderId;
 use kraftr_protocol::message::Control;
-use kraftr_protocol::{Epoch, Progress, ProgressBody};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::store::{StoreError, Topic};
+use crate::store::{Notice, OutboxRow, StoreError, Topic};
+use crate::wake::woken;
 
 /// Rows of one pass.
-const BATCH: u32 = 100;
+const BATCH: u32 = 512;
+/// Deeds under way at once.
+const AT_ONCE: usize = 256;
 /// How often it looks without being woken.
 const POLL: Duration = Duration::from_millis(250);
 
+/// What became of rows that follow on each other.
+#[derive(Default)]
+struct Outcome {
+    done: Vec<i64>,
+    put_off: Vec<i64>,
+}
+
 /// One pass over the oldest rows that are due; says how many were done.
 pub async fn step(app: &App) -> Result<usize, StoreError> {
-    let rows = app.store.outbox(BATCH).await?;
-    let mut done = Vec::with_capacity(rows.len());
+    let chains = chains(app.store.outbox(BATCH).await?);
+    let outcome = futures::stream::iter(chains)
+        .map(|chain| perform_in_order(app, chain))
+        .buffer_unordered(AT_ONCE)
+        .fold(Outcome::default(), async |mut all, chain| {
+            all.done.extend(chain.done);
+            all.put_off.extend(chain.put_off);
+            all
+        })
+        .await;
+    if !outcome.done.is_empty() {
+        app.store.settle_outbox(&outcome.done).await?;
+    }
+    if !outcome.put_off.is_empty() {
+        app.store.defer_outbox(&outcome.put_off).await?;
+    }
+    Ok(outcome.done.len())
+}
+
+/// The rows of each render, in order; a row without a render stands alone.
+fn chains(rows: Vec<OutboxRow>) -> Vec<Vec<OutboxRow>> {
+    let mut chains: Vec<Vec<OutboxRow>> = Vec::new();
+    let mut of_render: BTreeMap<RenderId, usize> = BTreeMap::new();
+    for row in rows {
+        let next = chains.len();
+        let at = row.topic.render().map_or(next, |render| *of_render.entry(render).or_insert(next));
+        if at == next {
+            chains.push(Vec::new());
+        }
+        chains[at].push(row);
+    }
+    chains
+}
+
+/// Stops at the first that fails: what comes after it waits behind it.
+async fn perform_in_order(app: &App, rows: Vec<OutboxRow>) -> Outcome {
+    let mut outcome = Outcome::default();
     for row in rows {
         match perform(app, &row.topic).await {
-            Ok(()) => done.push(row.id),
+            Ok(()) => outcome.done.push(row.id),
             Err(error) => {
                 tracing::warn!(outbox.id = row.id, outbox.tries = row.tries, error, "put off");
-                app.store.defer_outbox(row.id).await?;
+                outcome.put_off.push(row.id);
+                break;
             }
         }
     }
-    if !done.is_empty() {
-        app.store.settle_outbox(&done).await?;
-    }
-    Ok(done.len())
+    outcome
 }
 
 async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
     match topic {
         Topic::Job { lane, job } => {
             app.transport.publish_job(lane, *job).await.map_err(|error| error.to_string())?;
-        }
-        Topic::Changed { render } => {
-            let body = ProgressBody::Changed;
-            app.transport.publish_progress(Progress { render: *render, epoch: Epoch(0), body });
         }
         Topic::Cancel { render } => app.transport.publish_control(Control::Cancel { render: *render }),
         Topic::Erase { object_key } => {
@@ -55,17 +97,47 @@ async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
 
 /// Passes until `shutdown`.
 pub async fn run(app: &App, shutdown: CancellationToken) {
+    let mut notices = app.store.notices();
     loop {
-        let woken = app.signals.outbox();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = app.leadership.leading() => {}
+        }
         match step(app).await {
             Ok(0) => {}
-            Ok(_) => continue,
+            Ok(_) if !shutdown.is_cancelled() => continue,
+            Ok(_) => return,
             Err(error) => tracing::error!(%error, "the outbox could not be read"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = woken => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kraftr_protocol::message::Job;
+    use kraftr_protocol::{Class, Lane};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn rows_of_a_render_follow_on_each_other_and_the_others_do_not() {
+        let render = |n| RenderId(Uuid::from_u128(n));
+        let lane = Lane { pool: "p".into(), release: "r".into(), class: Class::Batch };
+        let topics = [
+            Topic::Job { lane, job: Job { render: render(1), attempt: 1 } },
+            Topic::Erase { object_key: "a".into() },
+            Topic::Cancel { render: render(2) },
+            Topic::Cancel { render: render(1) },
+            Topic::Erase { object_key: "b".into() },
+        ];
+        let rows = (0i64..).zip(topics).map(|(id, topic)| OutboxRow { id, topic, tries: 0 }).collect();
+        let ids: Vec<Vec<i64>> =
+            chains(rows).iter().map(|chain| chain.iter().map(|row| row.id).collect()).collect();
+        assert_eq!(ids, [vec![0, 3], vec![1], vec![2], vec![4]]);
     }
 }

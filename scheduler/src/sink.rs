@@ -38,7 +38,6 @@ pub async fn apply(app: &App, events: &[Event]) -> Result<Vec<Applied>, SinkErro
         futures::stream::iter(events.to_vec()).map(|event| checked(app, event)).buffered(CHECKS_AT_ONCE);
     let events: Vec<Event> = checks.try_collect().await?;
     let outcomes = app.store.apply_events(&events).await?;
-    app.signals.committed();
     for outcome in &outcomes {
         if let Applied::Changed(status) = outcome
             && status.is_terminal()

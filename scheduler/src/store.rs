@@ -7,6 +7,7 @@
 
 mod columns;
 pub mod conformance;
+mod notices;
 pub mod rows;
 mod rules;
 pub mod sqlite;
@@ -18,7 +19,11 @@ use kraftr_protocol::{
     ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, WorkerId,
 };
 
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
 use crate::domain::invariants::Audit;
+pub use notices::Notice;
 pub use rows::{
     ApiKey, Artifact, Asset, Balance, Claimed, Entry, NewAsset, NewRender, Org, OutboxRow, Page, Render,
     Topic, TransitionRow,
@@ -46,6 +51,29 @@ impl StoreError {
     pub const fn is_permanent(&self) -> bool {
         !matches!(self, Self::Unavailable(_))
     }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(ref refusal) if is_constraint(refusal.as_ref()) => Self::Refused(error),
+            sqlx::Error::RowNotFound
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// SQLite's primary result code 19, whatever the extended code says; PostgreSQL's classes 22 (data that it does not
+/// take) and 23 (constraints).
+fn is_constraint(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let Some(code) = error.code() else { return false };
+    if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+        return code.starts_with("22") || code.starts_with("23");
+    }
+    code.parse::<u32>().is_ok_and(|code| code & 0xff == 19)
 }
 
 /// What a call to [`Store::begin_idempotent`] found under the key.
@@ -160,10 +188,14 @@ impl Reaped {
     }
 }
 
+/// A stretch of time in which one replica leads; a number that rises whenever the lead is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term(pub i64);
+
 /// Gauges computed from the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Renders in each state.
+    /// Renders in each state that is not an end: those that ended are counted where they end.
     pub renders: Vec<(Status, i64)>,
     /// Outbox rows that wait.
     pub outbox_pending: i64,
@@ -246,14 +278,24 @@ pub trait Store: Send + Sync + 'static {
     /// The org's artifact of that id.
     async fn artifact(&self, org: OrgId, id: ArtifactId) -> Result<Option<Artifact>, StoreError>;
 
-    /// Fills every lane's window with waiting renders and queues their job messages; says how many.
-    async fn dispatch(&self) -> Result<u32, StoreError>;
-    /// The oldest outbox rows that are due, at most `limit`.
+    /// Takes the lead, or keeps it for another `limits::LEADER_LEASE`; `None` while another replica leads.
+    async fn lead(&self, replica: Uuid) -> Result<Option<Term>, StoreError>;
+    /// Ends the lead of that replica now, if it leads.
+    async fn resign(&self, replica: Uuid) -> Result<(), StoreError>;
+    /// Hints that there is something to do, from whichever process wrote it. They may be lost: whoever listens
+    /// also polls.
+    fn notices(&self) -> broadcast::Receiver<Notice>;
+
+    /// Fills every lane's window with waiting renders and queues their job messages; says how many, or `None` when
+    /// that term is over.
+    async fn dispatch(&self, term: Term) -> Result<Option<u32>, StoreError>;
+    /// Outbox rows that are due, at most `limit`, in the order of their commits. A row of a render stays back while an
+    /// earlier one of the same render is put off.
     async fn outbox(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
     /// Forgets outbox rows that are done.
     async fn settle_outbox(&self, done: &[i64]) -> Result<(), StoreError>;
-    /// Puts an outbox row off; the delay grows with its tries.
-    async fn defer_outbox(&self, row: i64) -> Result<(), StoreError>;
+    /// Puts outbox rows off; the delay of each grows with its tries.
+    async fn defer_outbox(&self, rows: &[i64]) -> Result<(), StoreError>;
 
     /// Grants a claim iff the render is still wanted and the attempt is current; the epoch rises.
     async fn grant_claims(&self, claims: &[(Job, WorkerId)]) -> Result<Vec<ClaimOutcome>, StoreError>;
@@ -265,8 +307,8 @@ pub trait Store: Send + Sync + 'static {
     async fn apply_events(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError>;
     /// Requeues or ends renders whose lease, patience or time in the queue ran out.
     async fn reap(&self) -> Result<Reaped, StoreError>;
-    /// Requeues everything in flight without blame, says how many, and frees the idempotency keys of requests that
-    /// were under way: for a process that was the only scheduler and worker.
+    /// Requeues everything in flight without blame, says how many, frees the idempotency keys of requests that
+    /// were under way, and ends the lead: for a process that was the only scheduler and worker.
     async fn requeue_in_flight(&self) -> Result<u32, StoreError>;
 
     /// Checks every invariant of the ledger against the rows.

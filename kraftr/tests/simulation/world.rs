@@ -15,7 +15,7 @@ use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{
     CancelOutcome, Idempotency, NewAsset, NewRender, Resource, Store, SubmitError,
 };
-use kraftr_scheduler::{claims, dispatcher, reaper, relay, sink};
+use kraftr_scheduler::{claims, dispatcher, leader, reaper, relay, sink};
 use kraftr_transport::faults::{Faults, Faulty};
 use kraftr_transport::in_process::{Bounds, InProcess};
 use kraftr_transport::{BoxSource, Call, Delivery, Transport};
@@ -268,7 +268,12 @@ impl World {
     async fn scheduler_step(&mut self, which: u32) {
         let scheduler = &mut self.scheduler;
         match which {
-            0 => drop(dispatcher::step(&scheduler.app).await.expect("the store answers")),
+            0 => {
+                if let Some(term) = leader::step(&scheduler.app).await.expect("the store answers") {
+                    let dispatched = dispatcher::step(&scheduler.app, term).await;
+                    assert!(dispatched.expect("the store answers").is_some(), "the term has just begun");
+                }
+            }
             1 => drop(relay::step(&scheduler.app).await.expect("the store answers")),
             2 => {
                 let reaped = reaper::step(&scheduler.app).await.expect("the store answers");

@@ -18,6 +18,11 @@ use std::time::Duration;
 
 use kraftr_protocol::{Status, Timestamp, limits};
 
+/// True while a job message or a claim of the render may be with a worker.
+pub const fn is_in_flight(status: Status) -> bool {
+    matches!(status, Status::Dispatched | Status::Running)
+}
+
 /// Until when a render that is now `status` is left alone; `None` for a state without a lease.
 pub fn lease_until(status: Status, now: Timestamp) -> Option<Timestamp> {
     let patience: Duration = match status {

@@ -84,6 +84,12 @@ fn backoff(times: u32) -> Duration {
     Duration::from_secs(u64::from(times) * u64::from(times))
 }
 
+/// How long an outbox row waits after that many tries that failed.
+pub fn outbox_delay(tries: i64) -> Duration {
+    const DELAY_MAX: Duration = Duration::from_mins(1);
+    Duration::from_millis(250u64 << tries.clamp(0, 10)).min(DELAY_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -317,7 +317,6 @@ pub(super) async fn delete(
     Id(id): Id<AssetId>,
 ) -> Result<StatusCode, Problem> {
     let outcome = api.app.store.delete_asset(caller.org, id).await?;
-    api.app.signals.committed();
     match outcome {
         DeleteOutcome::Deleted => Ok(StatusCode::NO_CONTENT),
         DeleteOutcome::NotFound => Err(Problem::not_found(AssetId::NOUN)),

@@ -153,7 +153,6 @@ pub(super) async fn delete(
     Id(id): Id<RenderId>,
 ) -> Result<StatusCode, Problem> {
     let outcome = api.app.store.delete_render(caller.org, id).await?;
-    api.app.signals.committed();
     match outcome {
         DeleteOutcome::Deleted => {
             api.app.hub.forget(id);
@@ -210,7 +209,6 @@ pub(super) async fn cancel(
 async fn stop(api: &Api, org: OrgId, id: RenderId, ticket: Option<Ticket>) -> Result<Render, Problem> {
     let mut watch = api.app.hub.watch(id);
     let outcome = api.app.store.cancel_render(org, id).await?;
-    api.app.signals.committed();
     let mut render = match outcome {
         CancelOutcome::NotFound => return Err(Problem::not_found(RenderId::NOUN)),
         CancelOutcome::AlreadyEnded(render) if render.status != Status::Cancelled => {

@@ -29,12 +29,12 @@ pub(super) fn transition_named(word: &str) -> Result<Transition, StoreError> {
         .ok_or_else(|| corrupt(format_args!("transition {word}")))
 }
 
-/// Defines the readers of every row for one database's row type.
+/// Defines the readers of every row for one database's row type; `$Moment` is what its moments are read as.
 macro_rules! row_readers {
-    ($Row:ty) => {
+    ($Row:ty, $Moment:ty, $read_moment:expr) => {
         use kraftr_protocol::{
             ApiKeyId, ArtifactId, AssetId, Class, Credits, EntryId, Epoch, GpuMillis, OrgId, RenderId,
-            Status, Timestamp, WatermarkRef, WorkerId,
+            Status, WatermarkRef, WorkerId,
         };
         use sqlx::Row as _;
 
@@ -48,7 +48,7 @@ macro_rules! row_readers {
         pub(super) fn render(row: &$Row) -> Result<RenderRow, StoreError> {
             let status: String = row.try_get("status")?;
             let watermark: Vec<u8> = row.try_get("watermark")?;
-            let moment = |column| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp));
+            let moment = |column| row.try_get::<Option<$Moment>, _>(column).map(|at| at.map($read_moment));
             let step: Option<i64> = row.try_get("cancelled_at_step")?;
             let text = |column| row.try_get::<Option<String>, _>(column);
             Ok(RenderRow {
@@ -72,7 +72,7 @@ macro_rules! row_readers {
                     webhook: row.try_get("webhook")?,
                     metadata: text("metadata")?.as_deref().map(json).transpose()?,
                     artifacts: Vec::new(),
-                    created_at: Timestamp(row.try_get("created_at")?),
+                    created_at: $read_moment(row.try_get::<$Moment, _>("created_at")?),
                     started_at: moment("started_at")?,
                     finished_at: moment("finished_at")?,
                 },
@@ -80,7 +80,7 @@ macro_rules! row_readers {
                 estimate: GpuMillis(number(row.try_get("estimate_ms")?, "estimate_ms")?),
                 worker: row.try_get::<Option<_>, _>("worker_id")?.map(WorkerId),
                 lease_until: moment("lease_until")?,
-                not_before: Timestamp(row.try_get("not_before")?),
+                not_before: $read_moment(row.try_get::<$Moment, _>("not_before")?),
                 blame: Blame {
                     failures: number(row.try_get("failures")?, "failures")?,
                     crashes: number(row.try_get("crashes")?, "crashes")?,
@@ -105,7 +105,7 @@ macro_rules! row_readers {
                 width: number(row.try_get("width")?, "width")?,
                 height: number(row.try_get("height")?, "height")?,
                 bytes: number(row.try_get("bytes")?, "bytes")?,
-                created_at: Timestamp(row.try_get("created_at")?),
+                created_at: $read_moment(row.try_get::<$Moment, _>("created_at")?),
             })
         }
 
@@ -132,7 +132,7 @@ macro_rules! row_readers {
                 amount: Credits(row.try_get("amount")?),
                 posted_after: Credits(row.try_get("posted_after")?),
                 held_after: Credits(row.try_get("held_after")?),
-                created_at: Timestamp(row.try_get("created_at")?),
+                created_at: $read_moment(row.try_get::<$Moment, _>("created_at")?),
             })
         }
 
@@ -140,7 +140,7 @@ macro_rules! row_readers {
             Ok(Org {
                 id: OrgId(row.try_get("id")?),
                 name: row.try_get("name")?,
-                created_at: Timestamp(row.try_get("created_at")?),
+                created_at: $read_moment(row.try_get::<$Moment, _>("created_at")?),
             })
         }
 
@@ -149,8 +149,8 @@ macro_rules! row_readers {
                 id: ApiKeyId(row.try_get("id")?),
                 org: OrgId(row.try_get("org_id")?),
                 label: row.try_get("label")?,
-                created_at: Timestamp(row.try_get("created_at")?),
-                revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(Timestamp),
+                created_at: $read_moment(row.try_get::<$Moment, _>("created_at")?),
+                revoked_at: row.try_get::<Option<$Moment>, _>("revoked_at")?.map($read_moment),
             })
         }
 
@@ -162,7 +162,7 @@ macro_rules! row_readers {
                 transition: word.as_deref().map(transition_named).transpose()?,
                 status: Status::parse(&status).ok_or_else(|| corrupt(format_args!("status {status}")))?,
                 reason: row.try_get("reason")?,
-                at: Timestamp(row.try_get("at")?),
+                at: $read_moment(row.try_get::<$Moment, _>("at")?),
             })
         }
     };

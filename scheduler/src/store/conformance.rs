@@ -13,8 +13,8 @@ use kraftr_protocol::{
 use uuid::Uuid;
 
 use super::{
-    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Idempotency, NewAsset, NewRender, Page,
-    Render, Resource, Store, SubmitError, Ticket, Topic,
+    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Idempotency, NewAsset, NewRender, Notice,
+    Page, Render, Resource, Store, SubmitError, Ticket, Topic,
 };
 
 mod delivery;
@@ -37,6 +37,7 @@ pub struct Bench {
 
 const RELEASE: &str = "suite";
 const POOL: &str = "cpu";
+const REPLICA: Uuid = Uuid::from_u128(1);
 
 fn lane(class: Class) -> Lane {
     Lane { pool: POOL.into(), release: RELEASE.into(), class }
@@ -96,6 +97,12 @@ impl Bench {
             .collect()
     }
 
+    /// Leads and dispatches; says how many.
+    async fn dispatch(&self) -> u32 {
+        let term = self.store.lead(REPLICA).await.expect("store").expect("nobody else leads");
+        self.store.dispatch(term).await.expect("store").expect("the term has just begun")
+    }
+
     async fn claim(&self, job: Job, worker: WorkerId) -> ClaimOutcome {
         self.store.grant_claims(&[(job, worker)]).await.expect("store").remove(0)
     }
@@ -103,7 +110,7 @@ impl Bench {
     /// Dispatches the only waiting render and claims it for worker 1.
     async fn run(&self, render: RenderId) -> (Job, Epoch) {
         self.announce(worker(1), 4, Vec::new()).await;
-        self.store.dispatch().await.expect("store");
+        self.dispatch().await;
         let jobs = self.jobs().await;
         let job =
             jobs.iter().map(|(_, job)| *job).rfind(|job| job.render == render).expect("it was dispatched");

@@ -265,11 +265,6 @@ pub enum Topic {
         /// What.
         job: Job,
     },
-    /// Tell whoever watches the render to read it again.
-    Changed {
-        /// Which.
-        render: RenderId,
-    },
     /// Tell the workers to stop a render.
     Cancel {
         /// Which.
@@ -280,6 +275,17 @@ pub enum Topic {
         /// Which.
         object_key: String,
     },
+}
+
+impl Topic {
+    /// The render whose rows keep their order; an erasure has none.
+    pub const fn render(&self) -> Option<RenderId> {
+        match self {
+            Self::Job { job, .. } => Some(job.render),
+            Self::Cancel { render } => Some(*render),
+            Self::Erase { .. } => None,
+        }
+    }
 }
 
 /// A row of the outbox.

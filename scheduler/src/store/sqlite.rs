@@ -12,6 +12,7 @@ mod dispatch;
 mod events;
 mod flush;
 mod idempotency;
+mod leader;
 mod ledger;
 mod migrations;
 mod orgs;
@@ -31,14 +32,16 @@ use kraftr_protocol::{
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::columns::{corrupt, number};
+use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
 use super::{
     ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Entry, Gauges,
-    Idempotency, NewAsset, NewRender, Org, OutboxRow, Page, Reaped, Render, Resource, Store, StoreError,
-    SubmitError, Ticket, TransitionRow,
+    Idempotency, NewAsset, NewRender, Notice, Org, OutboxRow, Page, Reaped, Render, Resource, Store,
+    StoreError, SubmitError, Term, Ticket, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -55,6 +58,7 @@ pub struct SqliteStore {
     reader: SqlitePool,
     clock: Arc<dyn Clock>,
     ids: RowIds,
+    notices: broadcast::Sender<Notice>,
 }
 
 /// One write transaction and the moment it happens at.
@@ -62,6 +66,7 @@ struct Write<'s> {
     tx: Transaction<'static, Sqlite>,
     now: Timestamp,
     store: &'s SqliteStore,
+    notices: Notices,
 }
 
 impl<'s> Write<'s> {
@@ -77,12 +82,15 @@ impl<'s> Write<'s> {
 
     /// Writes what was decided, and commits.
     async fn finish(mut self, work: Work<'s>) -> Result<(), StoreError> {
+        self.notices = Notices::of(&work);
         flush::flush(&mut self, work).await?;
         self.commit().await
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        self.notices.send(&self.store.notices);
+        Ok(())
     }
 }
 
@@ -99,7 +107,7 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrations::run(&writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
-        Ok(Self { writer, reader, clock, ids: RowIds::new(ids) })
+        Ok(Self::over(writer, reader, clock, ids))
     }
 
     /// A database in memory that ends with this value: for simulations.
@@ -112,7 +120,7 @@ impl SqliteStore {
             .connect_with(options)
             .await?;
         migrations::run(&pool).await?;
-        Ok(Self { writer: pool.clone(), reader: pool, clock, ids: RowIds::new(ids) })
+        Ok(Self::over(pool.clone(), pool, clock, ids))
     }
 
     /// Closes every connection once its transaction has ended.
@@ -121,28 +129,14 @@ impl SqliteStore {
         self.reader.close().await;
     }
 
+    fn over(writer: SqlitePool, reader: SqlitePool, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
+        Self { writer, reader, clock, ids: RowIds::new(ids), notices: notices::channel() }
+    }
+
     async fn write(&self) -> Result<Write<'_>, StoreError> {
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { tx, now: self.clock.now(), store: self })
+        Ok(Write { tx, now: self.clock.now(), store: self, notices: Notices::default() })
     }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(ref refusal) if is_constraint(refusal.as_ref()) => Self::Refused(error),
-            sqlx::Error::RowNotFound
-            | sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
-            _ => Self::Unavailable(error),
-        }
-    }
-}
-
-/// SQLite's primary result code 19, whatever the extended code says.
-fn is_constraint(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 19)
 }
 
 #[async_trait]
@@ -265,8 +259,20 @@ impl Store for SqliteStore {
         renders::artifact(self, org, id).await
     }
 
-    async fn dispatch(&self) -> Result<u32, StoreError> {
-        dispatch::dispatch(self).await
+    async fn lead(&self, replica: Uuid) -> Result<Option<Term>, StoreError> {
+        leader::lead(self, replica).await
+    }
+
+    async fn resign(&self, replica: Uuid) -> Result<(), StoreError> {
+        leader::resign(self, replica).await
+    }
+
+    fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    async fn dispatch(&self, term: Term) -> Result<Option<u32>, StoreError> {
+        dispatch::dispatch(self, term).await
     }
 
     async fn outbox(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
@@ -277,8 +283,8 @@ impl Store for SqliteStore {
         outbox::settle(self, done).await
     }
 
-    async fn defer_outbox(&self, row: i64) -> Result<(), StoreError> {
-        outbox::defer(self, row).await
+    async fn defer_outbox(&self, rows: &[i64]) -> Result<(), StoreError> {
+        outbox::defer(self, rows).await
     }
 
     async fn grant_claims(&self, claims: &[(Job, WorkerId)]) -> Result<Vec<ClaimOutcome>, StoreError> {

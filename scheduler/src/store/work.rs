@@ -147,8 +147,7 @@ impl<'s> Work<'s> {
     }
 
     /// Moves a render by `transition` and notes everything that follows from it: the line of its history, the
-    /// settlement of its hold when it ends (`charged` is what it is charged then), and the outbox row that
-    /// tells whoever watches. The caller has set what is particular to the happening.
+    /// settlement of its hold when it ends (`charged` is what it is charged then). The caller has set what is particular to the happening.
     pub(super) fn advance(
         &mut self,
         row: &mut RenderRow,
@@ -174,7 +173,6 @@ impl<'s> Work<'s> {
             self.settle(&row.render, charged);
         }
         self.write(row, before);
-        self.outbox.push(Topic::Changed { render: row.render.id });
         Ok(())
     }
 

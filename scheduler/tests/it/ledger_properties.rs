@@ -165,7 +165,8 @@ impl Run {
         let heartbeat =
             Heartbeat { worker: WorkerId(Uuid::from_u128(1)), lanes: vec![lane], slots: 2, held: Vec::new() };
         self.store.renew_leases(&heartbeat).await.unwrap();
-        self.store.dispatch().await.unwrap();
+        let term = self.store.lead(Uuid::from_u128(1)).await.unwrap().expect("nobody else leads");
+        self.store.dispatch(term).await.unwrap();
         let rows = self.store.outbox(1_000).await.unwrap();
         self.store.settle_outbox(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.unwrap();
         self.jobs.extend(rows.into_iter().filter_map(|row| match row.topic {

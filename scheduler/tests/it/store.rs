@@ -57,6 +57,9 @@ suite! {
     claims_raise_the_epoch
     claims_are_refused_when_not_current
     the_outbox_keeps_what_is_not_settled
+    the_outbox_keeps_the_order_of_a_render
+    one_replica_leads
+    commits_are_noticed
     events_change_only_the_claim_that_holds
     failures_are_retried_and_then_refunded
     a_cancel_never_charges

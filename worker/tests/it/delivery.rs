@@ -67,7 +67,6 @@ async fn a_try_on_is_delivered_marked_with_every_step_and_previews() {
                 let mark = detect(&preview, &KeyRing::development());
                 assert_eq!(mark.payload, Some(grant.watermark.0), "previews are marked too");
             }
-            ProgressBody::Changed => panic!("that is the scheduler's word"),
         }
     }
     assert_eq!(steps, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);

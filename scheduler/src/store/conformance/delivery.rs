@@ -13,7 +13,7 @@ async fn bring_to(bench: &Bench, tenant: &Tenant, status: Status) -> (Job, Epoch
         Status::Queued => idle,
         Status::Dispatched => {
             bench.announce(worker(1), 4, Vec::new()).await;
-            bench.store.dispatch().await.expect("store");
+            bench.dispatch().await;
             (Job { render: render.id, attempt: 1 }, Epoch(0))
         }
         Status::Cancelled => {
@@ -73,7 +73,7 @@ pub async fn failures_are_retried_and_then_refunded(bench: &Bench) {
         let (job, epoch) = bench.run(render.id).await;
         assert_eq!(job.attempt, n);
         bench.report(job, epoch, failed(FailureCode::ModelError)).await;
-        assert_eq!(bench.store.dispatch().await.expect("store"), 0, "it waits before it is tried again");
+        assert_eq!(bench.dispatch().await, 0, "it waits before it is tried again");
         (bench.advance)(Duration::from_secs(30));
     }
     let render = bench.store.render(tenant.org, render.id).await.expect("store").expect("it is there");

@@ -2,7 +2,7 @@
 
 use super::{
     Applied, Bench, ClaimOutcome, Class, Digest, Duration, EventBody, Held, Job, LeaseVerdict, NewRender,
-    NotGranted, RenderId, Status, UploadRequest, Uuid, delivered, limits, new_render, worker,
+    NotGranted, Notice, RenderId, Status, Topic, UploadRequest, Uuid, delivered, limits, new_render, worker,
 };
 
 /// A lane without a present worker gets nothing; one with workers gets a bounded window.
@@ -11,14 +11,14 @@ pub async fn the_window_is_bounded(bench: &Bench) {
     for _ in 0..10 {
         bench.submit(&tenant, 1).await;
     }
-    assert_eq!(bench.store.dispatch().await.expect("store"), 0);
+    assert_eq!(bench.dispatch().await, 0);
     bench.announce(worker(1), 2, Vec::new()).await;
-    assert_eq!(bench.store.dispatch().await.expect("store"), 2 * (1 + limits::LOOKAHEAD));
-    assert_eq!(bench.store.dispatch().await.expect("store"), 0);
+    assert_eq!(bench.dispatch().await, 2 * (1 + limits::LOOKAHEAD));
+    assert_eq!(bench.dispatch().await, 0);
     bench.announce(worker(2), 1, Vec::new()).await;
-    assert_eq!(bench.store.dispatch().await.expect("store"), 1 + limits::LOOKAHEAD);
+    assert_eq!(bench.dispatch().await, 1 + limits::LOOKAHEAD);
     (bench.advance)(limits::WORKER_PRESENCE + Duration::from_secs(1));
-    assert_eq!(bench.store.dispatch().await.expect("store"), 0, "workers that are not seen have no window");
+    assert_eq!(bench.dispatch().await, 0, "workers that are not seen have no window");
     bench.audit().await;
 }
 
@@ -33,7 +33,7 @@ pub async fn urgent_first_then_oldest(bench: &Bench) {
         expected.splice(0..0, ids.into_iter().map(|id| (class, id)));
     }
     bench.announce(worker(1), 2, Vec::new()).await;
-    bench.store.dispatch().await.expect("store");
+    bench.dispatch().await;
     let order: Vec<_> = bench.jobs().await.into_iter().map(|(lane, job)| (lane.class, job.render)).collect();
     assert_eq!(order, expected);
 }
@@ -89,7 +89,7 @@ pub async fn claims_are_refused_when_not_current(bench: &Bench) {
 /// Outbox rows come in the order of their commits, stay until they are settled, and wait when put off.
 pub async fn the_outbox_keeps_what_is_not_settled(bench: &Bench) {
     let tenant = bench.tenant(10).await;
-    for _ in 0..2 {
+    for _ in 0..4 {
         let render = bench.submit(&tenant, 1).await;
         bench.store.cancel_render(tenant.org, render.id).await.expect("store");
     }
@@ -97,9 +97,88 @@ pub async fn the_outbox_keeps_what_is_not_settled(bench: &Bench) {
     assert!(rows.len() >= 4 && rows.is_sorted_by_key(|row| row.id));
     assert_eq!(bench.store.outbox(100).await.expect("store"), rows);
     bench.store.settle_outbox(&[rows[0].id]).await.expect("store");
-    bench.store.defer_outbox(rows[1].id).await.expect("store");
+    bench.store.defer_outbox(&[rows[1].id]).await.expect("store");
     assert_eq!(bench.store.outbox(100).await.expect("store"), rows[2..]);
     (bench.advance)(Duration::from_secs(10));
     let back = bench.store.outbox(100).await.expect("store");
     assert_eq!((back[0].id, back[0].tries), (rows[1].id, 1));
+}
+
+/// Rows of one render keep their order while one of them is put off, and hold up nobody else.
+pub async fn the_outbox_keeps_the_order_of_a_render(bench: &Bench) {
+    let tenant = bench.tenant(10).await;
+    let (held, other) = (bench.submit(&tenant, 1).await.id, bench.submit(&tenant, 1).await.id);
+    bench.announce(worker(1), 4, Vec::new()).await;
+    assert_eq!(bench.dispatch().await, 2);
+    let rows = bench.store.outbox(100).await.expect("store");
+    let jobs: Vec<i64> =
+        rows.iter().filter(|row| matches!(row.topic, Topic::Job { .. })).map(|row| row.id).collect();
+    let first = rows.iter().find(|row| row.topic.render() == Some(held)).expect("its job waits").id;
+    bench.store.defer_outbox(&[first]).await.expect("store");
+    for render in [held, other] {
+        bench.store.cancel_render(tenant.org, render).await.expect("store");
+    }
+    let renders: Vec<_> =
+        bench.store.outbox(100).await.expect("store").iter().filter_map(|row| row.topic.render()).collect();
+    assert_eq!(renders, [other, other], "a cancel waits behind the job that was put off");
+    (bench.advance)(Duration::from_secs(10));
+    let rows = bench.store.outbox(100).await.expect("store");
+    let of_held: Vec<_> = rows.iter().filter(|row| row.topic.render() == Some(held)).collect();
+    assert_eq!(of_held.len(), 2);
+    assert!(jobs.contains(&of_held[0].id) && matches!(of_held[1].topic, Topic::Cancel { .. }));
+}
+
+/// One replica leads at a time; another may when it resigned or went silent, and a term that is over
+/// dispatches nothing.
+pub async fn one_replica_leads(bench: &Bench) {
+    let store = &bench.store;
+    let [one, other] = [10, 20].map(Uuid::from_u128);
+    let lead = async |replica| store.lead(replica).await.expect("store");
+    let first = lead(one).await.expect("nobody leads yet");
+    assert_eq!(lead(one).await, Some(first), "renewing goes on with the term");
+    assert_eq!(lead(other).await, None);
+    store.resign(other).await.expect("store");
+    assert_eq!(lead(other).await, None, "only who leads can resign");
+    assert_eq!(store.dispatch(first).await.expect("store"), Some(0));
+    store.resign(one).await.expect("store");
+    assert_eq!(store.dispatch(first).await.expect("store"), None, "who resigned dispatches nothing");
+    let second = lead(other).await.expect("the lead is free");
+    assert!(second > first);
+    (bench.advance)(limits::LEADER_RENEW);
+    assert_eq!(lead(one).await, None, "the lease lasts");
+    (bench.advance)(limits::LEADER_LEASE);
+    assert_eq!(store.dispatch(second).await.expect("store"), None, "a lease that ran out dispatches nothing");
+    let third = lead(one).await.expect("the lease ran out");
+    assert!(third > second);
+    assert_eq!(store.dispatch(second).await.expect("store"), None, "an old leader dispatches nothing");
+    assert_eq!(store.dispatch(third).await.expect("store"), Some(0));
+}
+
+/// Whoever commits tells whoever waits for that.
+pub async fn commits_are_noticed(bench: &Bench) {
+    let mut notices = bench.store.notices();
+    let mut until = async |wanted: &dyn Fn(&Notice) -> bool| {
+        let search = async {
+            loop {
+                match notices.recv().await {
+                    Ok(notice) if wanted(&notice) => break,
+                    Ok(_) => {}
+                    Err(error) => panic!("no notice: {error}"),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), search).await.expect("a notice comes");
+    };
+    let changed = |render| move |notice: &Notice| matches!(notice, Notice::Changed(renders) if renders.contains(&render));
+    let tenant = bench.tenant(10).await;
+    let render = bench.submit(&tenant, 1).await.id;
+    until(&|notice| *notice == Notice::Queue).await;
+    until(&changed(render)).await;
+    bench.announce(worker(1), 1, Vec::new()).await;
+    until(&|notice| *notice == Notice::Queue).await;
+    bench.dispatch().await;
+    until(&|notice| *notice == Notice::Outbox).await;
+    until(&changed(render)).await;
+    bench.store.cancel_render(tenant.org, render).await.expect("store");
+    until(&|notice| *notice == Notice::Queue).await;
 }

@@ -115,8 +115,11 @@ async fn count(connection: &mut SqliteConnection, query: &'static str) -> Result
 pub(super) async fn gauges(store: &SqliteStore) -> Result<Gauges, StoreError> {
     let mut tx = store.reader.begin().await?;
     let rows =
-        sqlx::query("SELECT status, COUNT(*) AS n FROM renders GROUP BY status").fetch_all(&mut *tx).await?;
-    let mut renders: Vec<(Status, i64)> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
+        sqlx::query("SELECT status, COUNT(*) AS n FROM renders WHERE status IN ('queued', 'dispatched', 'running') GROUP BY status")
+            .fetch_all(&mut *tx)
+            .await?;
+    let live = Status::ALL.into_iter().filter(|status| !status.is_terminal());
+    let mut renders: Vec<(Status, i64)> = live.map(|status| (status, 0)).collect();
     for row in &rows {
         let word: &str = row.try_get("status")?;
         let gauge = renders.iter_mut().find(|(status, _)| status.as_str() == word);

@@ -45,6 +45,8 @@ pub(super) async fn renew(
     for held in &heartbeat.held {
         verdicts.push(renew_one(&mut write, *held).await?);
     }
+    // A worker that is new, back, or offers something else makes room.
+    write.notices.queue = true;
     write.commit().await?;
     Ok(verdicts)
 }

@@ -1,3 +1,5 @@
 //! Rows of this database as values.
 
-crate::store::columns::row_readers!(sqlx::sqlite::SqliteRow);
+use kraftr_protocol::Timestamp;
+
+crate::store::columns::row_readers!(sqlx::sqlite::SqliteRow, i64, Timestamp);

@@ -4,13 +4,16 @@ use kraftr_protocol::{Lane, limits};
 use sqlx::Row as _;
 
 use super::renders::select_render;
-use super::{PASS_MAX, SqliteStore, Write, columns, number};
+use super::{PASS_MAX, SqliteStore, Write, columns, leader, number};
 use crate::domain::dispatch::free_places;
 use crate::store::work::Work;
-use crate::store::{StoreError, rules};
+use crate::store::{StoreError, Term, rules};
 
-pub(super) async fn dispatch(store: &SqliteStore) -> Result<u32, StoreError> {
+pub(super) async fn dispatch(store: &SqliteStore, term: Term) -> Result<Option<u32>, StoreError> {
     let mut write = store.write().await?;
+    if !leader::lasts(&mut write, term).await? {
+        return Ok(None);
+    }
     let mut work = write.work();
     let mut dispatched = 0;
     for (lane, slots) in open_lanes(&mut write).await? {
@@ -22,7 +25,7 @@ pub(super) async fn dispatch(store: &SqliteStore) -> Result<u32, StoreError> {
     if dispatched > 0 {
         write.finish(work).await?;
     }
-    Ok(dispatched)
+    Ok(Some(dispatched))
 }
 
 /// Lanes that somebody takes jobs from, the urgent ones first, with the slots of all who do.

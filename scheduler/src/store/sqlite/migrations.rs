@@ -5,21 +5,23 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{SqlSafeStr as _, SqlStr};
 
 macro_rules! migration {
-    ($version:literal, $name:literal) => {
+    ($version:literal, $number:literal, $name:literal) => {
         (
             $version,
             $name,
-            include_str!(concat!("../../../../migrations/sqlite/000", $version, "_", $name, ".sql")),
+            include_str!(concat!("../../../../migrations/sqlite/", $number, "_", $name, ".sql")),
         )
     };
 }
 
-const MIGRATIONS: [(i64, &str, &str); 5] = [
-    migration!(1, "create_orgs"),
-    migration!(2, "create_ledger"),
-    migration!(3, "create_assets"),
-    migration!(4, "create_renders"),
-    migration!(5, "create_outbox"),
+const MIGRATIONS: [(i64, &str, &str); 7] = [
+    migration!(1, "0001", "create_orgs"),
+    migration!(2, "0002", "create_ledger"),
+    migration!(3, "0003", "create_assets"),
+    migration!(4, "0004", "create_renders"),
+    migration!(5, "0005", "create_outbox"),
+    migration!(6, "0006", "create_leader"),
+    migration!(7, "0007", "order_outbox"),
 ];
 
 /// Runs what the database has not seen yet.

@@ -66,6 +66,7 @@ pub(super) async fn requeue_in_flight(store: &SqliteStore) -> Result<u32, StoreE
     for row in &rows {
         rules::restart(&mut work, &mut columns::render(row)?)?;
     }
+    sqlx::query("UPDATE leader SET replica = NULL, lease_until = 0").execute(&mut *write.tx).await?;
     sqlx::query("DELETE FROM workers").execute(&mut *write.tx).await?;
     // Whoever reserved these died with the last process: their callers try again now, not when the lease ends.
     sqlx::query("DELETE FROM idempotency_keys WHERE resource_kind IS NULL").execute(&mut *write.tx).await?;

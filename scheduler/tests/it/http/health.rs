@@ -39,7 +39,7 @@ async fn metrics_count_what_happens() {
         "kraftr_http_requests_total{method=\"GET\",route=\"unmatched\",status=\"4xx\"} 1",
         "kraftr_renders_submitted_total 1",
         "kraftr_renders{status=\"queued\"} 1",
-        "kraftr_renders{status=\"failed\"} 0",
+        "kraftr_renders{status=\"running\"} 0",
         "kraftr_ledger_violations{invariant=\"entries_sum_to_zero\"} 0",
         "kraftr_worker_slots 0",
         "kraftr_store_up 1",

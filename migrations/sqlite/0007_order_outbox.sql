@@ -1,0 +1,8 @@
+-- Rows of one render are carried out in the order of their commits, also when one of them is put off. Watchers are told
+-- of changes without the outbox, since they poll as well.
+DELETE FROM outbox WHERE json_extract(topic, '$.topic') = 'changed';
+
+ALTER TABLE outbox ADD COLUMN render_id BLOB CHECK (length(render_id) = 16);
+
+-- Put off rows, which are few, so that the later rows of their renders can wait behind them.
+CREATE INDEX outbox_put_off ON outbox (render_id, id) WHERE tries > 0;
