@@ -8,6 +8,7 @@
 mod columns;
 pub mod conformance;
 mod notices;
+pub mod postgres;
 pub mod rows;
 mod rules;
 pub mod sqlite;

@@ -8,4 +8,6 @@
 mod blobs;
 mod http;
 mod ledger_properties;
+mod postgres;
+mod services;
 mod store;

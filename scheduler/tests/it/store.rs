@@ -1,4 +1,4 @@
-//! The store's conformance suite over SQLite, in memory and in a file.
+//! The store's conformance suite over SQLite, in memory and in a file, and over PostgreSQL.
 
 use std::sync::Arc;
 
@@ -6,6 +6,8 @@ use kraftr_protocol::{Clock, Timestamp};
 use kraftr_scheduler::clock::{ManualClock, SeededIds};
 use kraftr_scheduler::store::conformance::{self, Bench};
 use kraftr_scheduler::store::sqlite::SqliteStore;
+
+use crate::services::Database;
 
 async fn bench(store: impl AsyncFnOnce(Arc<dyn Clock>, Arc<SeededIds>) -> SqliteStore) -> Bench {
     let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000_000)));
@@ -32,6 +34,21 @@ macro_rules! suite {
                 let path = folder.path().join("kraftr.db");
                 let bench = bench(async |clock, ids| SqliteStore::open(&path, clock, ids).await.unwrap()).await;
                 conformance::$promise(&bench).await;
+            })+
+        }
+
+        mod in_postgres {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let database = Database::new().await;
+                let skew = Arc::clone(&database.skew);
+                let bench = Bench {
+                    store: Arc::new(database.store().await),
+                    advance: Box::new(move |by| Database::advance(&skew, by)),
+                };
+                conformance::$promise(&bench).await;
+                database.remove().await;
             })+
         }
     };

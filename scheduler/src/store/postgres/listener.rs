@@ -1,0 +1,110 @@
+//! Notices between processes: `NOTIFY` in the transaction that has something to tell, `LISTEN` in every
+//! replica.
+
+use std::time::Duration;
+
+use kraftr_protocol::RenderId;
+use sqlx::PgConnection;
+use sqlx::postgres::{PgListener, PgPool};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::store::StoreError;
+use crate::store::notices::{Notice, Notices};
+
+const CHANNEL: &str = "kraftr";
+/// Renders named in one notification, which has less than 8,000 bytes.
+const RENDERS_MAX: usize = 200;
+/// Pause before the connection that listens is made again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells every replica, once the transaction commits.
+pub(super) async fn notify(connection: &mut PgConnection, notices: &Notices) -> Result<(), StoreError> {
+    let payloads = payloads(notices);
+    if !payloads.is_empty() {
+        sqlx::query("SELECT pg_notify($1, payload) FROM UNNEST($2::text[]) AS told (payload)")
+            .bind(CHANNEL)
+            .bind(payloads)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// `q` for the queue, `o` for the outbox, then the renders that changed.
+fn payloads(notices: &Notices) -> Vec<String> {
+    let mut flags = String::new();
+    if notices.queue {
+        flags.push('q');
+    }
+    if notices.outbox {
+        flags.push('o');
+    }
+    let mut payloads: Vec<String> = notices
+        .changed
+        .chunks(RENDERS_MAX)
+        .map(|renders| renders.iter().map(|render| render.0.simple().to_string()).collect())
+        .collect();
+    if payloads.is_empty() && !flags.is_empty() {
+        payloads.push(String::new());
+    }
+    if let Some(first) = payloads.first_mut() {
+        first.insert_str(0, &flags);
+    }
+    payloads
+}
+
+/// What a payload says; what it does not say well is nothing.
+fn read(payload: &str) -> Notices {
+    let ids = payload.trim_start_matches(['q', 'o']);
+    let flags = &payload[..payload.len() - ids.len()];
+    let changed =
+        ids.as_bytes().chunks(32).filter_map(|id| Uuid::try_parse_ascii(id).ok().map(RenderId)).collect();
+    Notices { queue: flags.contains('q'), outbox: flags.contains('o'), changed }
+}
+
+/// Passes on what others tell, for ever. Whatever is missed while the connection is away is hinted at
+/// afterwards.
+pub(super) async fn listen(pool: PgPool, channel: broadcast::Sender<Notice>) {
+    loop {
+        if let Err(error) = listen_once(&pool, &channel).await {
+            tracing::warn!(%error, "the database's notices cannot be heard; polling meanwhile");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn listen_once(pool: &PgPool, channel: &broadcast::Sender<Notice>) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.ignore_pool_close_event(false);
+    listener.listen(CHANNEL).await?;
+    Notices { queue: true, outbox: true, changed: Vec::new() }.send(channel);
+    // `None` says that the connection was lost.
+    while let Some(notification) = listener.try_recv().await? {
+        read(notification.payload()).send(channel);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_read_back_and_stay_short() {
+        for (queue, outbox, count) in
+            [(true, true, 0), (true, false, 1), (false, true, 450), (false, false, 3)]
+        {
+            let changed: Vec<RenderId> =
+                (0..count).map(|n: u128| RenderId(Uuid::from_u128(u128::MAX - n))).collect();
+            let payloads = payloads(&Notices { queue, outbox, changed: changed.clone() });
+            assert!(payloads.iter().all(|payload| payload.len() < 8_000));
+            let read: Vec<Notices> = payloads.iter().map(|payload| read(payload)).collect();
+            assert_eq!(read.iter().any(|notices| notices.queue), queue);
+            assert_eq!(read.iter().any(|notices| notices.outbox), outbox);
+            assert_eq!(read.into_iter().flat_map(|notices| notices.changed).collect::<Vec<_>>(), changed);
+        }
+        assert!(payloads(&Notices::default()).is_empty());
+        assert!(read("nonsense").changed.is_empty());
+    }
+}

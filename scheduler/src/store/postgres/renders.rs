@@ -1,0 +1,242 @@
+//! Submitting, reading, cancelling and deleting renders.
+
+use std::collections::BTreeMap;
+
+use kraftr_protocol::{ArtifactId, Credits, OrgId, RenderId, Status};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::columns::{self, Moment};
+use super::{NEWEST, PgStore, assets, idempotency, ledger, outbox};
+use crate::store::rules::{self, Cancelled, Facts};
+use crate::store::work::RenderRow;
+use crate::store::{
+    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Topic,
+    TransitionRow,
+};
+
+macro_rules! render_columns {
+    () => {
+        "id, org_id, status, revision, model, spec::text AS spec, pool, release, class, person_id, garment_id, price,
+         estimate_ms, device_ms, attempt, epoch, worker_id, lease_until, not_before, failures, crashes, lost_leases,
+         failure::text AS failure, cancel_requested_at, cancelled_at_step, watermark, webhook,
+         metadata::text AS metadata, created_at, started_at, finished_at"
+    };
+}
+pub(super) use render_columns;
+
+macro_rules! select_render {
+    ($rest:expr) => {
+        concat!("SELECT ", crate::store::postgres::renders::render_columns!(), " FROM renders ", $rest)
+    };
+}
+pub(super) use select_render;
+
+pub(super) async fn submit(
+    store: &PgStore,
+    renders: &[NewRender],
+) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
+    let mut tx = store.begin().await?;
+    let mut facts = facts(&mut tx, renders).await?;
+    let write = store.at_work(tx).await?;
+    let mut work = write.work();
+    let outcomes = renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect();
+    write.finish(work).await?;
+    Ok(outcomes)
+}
+
+/// What the submissions are judged by; locked.
+async fn facts(connection: &mut PgConnection, renders: &[NewRender]) -> Result<Facts, StoreError> {
+    let tickets =
+        idempotency::lock_held(connection, renders.iter().filter_map(|new| new.ticket.as_ref())).await?;
+    let wanted: Vec<Uuid> = renders.iter().flat_map(|new| [new.person.0, new.garment.0]).collect();
+    let assets = assets::lock_live(connection, &wanted).await?;
+    let orgs: Vec<OrgId> = renders.iter().map(|new| new.org).collect();
+    let accounts = ledger::lock_accounts(connection, &orgs).await?;
+    let available = accounts.into_iter().map(|(org, (posted, held))| (org, Credits(posted - held))).collect();
+    Ok(Facts { tickets, assets, available })
+}
+
+/// Locks the renders of these ids, in the order that everybody takes; deleted ones are not there.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    ids: impl IntoIterator<Item = RenderId>,
+) -> Result<BTreeMap<RenderId, RenderRow>, StoreError> {
+    let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();
+    sqlx::query(select_render!("WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE"))
+        .bind(ids)
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(|row| columns::render(row).map(|row| (row.render.id, row)))
+        .collect()
+}
+
+/// The render of that id, as it is now.
+pub(super) async fn peek(store: &PgStore, id: RenderId) -> Result<Option<RenderRow>, StoreError> {
+    sqlx::query(select_render!("WHERE id = $1 AND deleted_at IS NULL"))
+        .bind(id.0)
+        .fetch_optional(&store.pool)
+        .await?
+        .as_ref()
+        .map(columns::render)
+        .transpose()
+}
+
+/// Fills in what the renders delivered.
+async fn with_artifacts(
+    connection: &mut PgConnection,
+    rows: Vec<RenderRow>,
+) -> Result<Vec<Render>, StoreError> {
+    let mut renders: Vec<Render> = rows.into_iter().map(|row| row.render).collect();
+    let succeeded = renders.iter().filter(|render| render.status == Status::Succeeded);
+    let ids: Vec<Uuid> = succeeded.map(|render| render.id.0).collect();
+    if ids.is_empty() {
+        return Ok(renders);
+    }
+    let mut delivered: BTreeMap<RenderId, Vec<Artifact>> = BTreeMap::new();
+    for row in sqlx::query(
+        "SELECT id, render_id, sample, object_key, sha256, content_type, width, height, bytes FROM artifacts
+         WHERE render_id = ANY($1) ORDER BY sample",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?
+    {
+        let artifact = columns::artifact(&row)?;
+        delivered.entry(artifact.render).or_default().push(artifact);
+    }
+    for render in &mut renders {
+        render.artifacts = delivered.remove(&render.id).unwrap_or_default();
+    }
+    Ok(renders)
+}
+
+pub(super) async fn get(store: &PgStore, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError> {
+    let mut connection = store.pool.acquire().await?;
+    let row = sqlx::query(select_render!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL"))
+        .bind(id.0)
+        .bind(org.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let rows = row.iter().map(columns::render).collect::<Result<_, _>>()?;
+    Ok(with_artifacts(&mut connection, rows).await?.pop())
+}
+
+pub(super) async fn list(
+    store: &PgStore,
+    org: OrgId,
+    status: Option<Status>,
+    page: &Page,
+) -> Result<Vec<Render>, StoreError> {
+    let mut connection = store.pool.acquire().await?;
+    // Two statements: a plan for "this status or any" would serve neither.
+    let query = match status {
+        None => sqlx::query(select_render!(
+            "WHERE org_id = $1 AND deleted_at IS NULL AND id < $2 ORDER BY id DESC LIMIT $3"
+        )),
+        Some(_) => sqlx::query(select_render!(
+            "WHERE org_id = $1 AND deleted_at IS NULL AND id < $2 AND status = $4 ORDER BY id DESC LIMIT $3"
+        )),
+    };
+    let query = query.bind(org.0).bind(page.before.unwrap_or(NEWEST)).bind(i64::from(page.limit));
+    let query = match status {
+        None => query,
+        Some(status) => query.bind(status.as_str()),
+    };
+    let rows = query.fetch_all(&mut *connection).await?;
+    let rows = rows.iter().map(columns::render).collect::<Result<_, _>>()?;
+    with_artifacts(&mut connection, rows).await
+}
+
+pub(super) async fn transitions(
+    store: &PgStore,
+    id: RenderId,
+    after_revision: i64,
+) -> Result<Vec<TransitionRow>, StoreError> {
+    sqlx::query(
+        "SELECT revision, transition, status, reason, at FROM render_transitions
+         WHERE render_id = $1 AND revision > $2 ORDER BY revision",
+    )
+    .bind(id.0)
+    .bind(after_revision)
+    .fetch_all(&store.pool)
+    .await?
+    .iter()
+    .map(columns::transition)
+    .collect()
+}
+
+async fn lock_of_org(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: RenderId,
+) -> Result<Option<RenderRow>, StoreError> {
+    Ok(lock(connection, [id]).await?.remove(&id).filter(|row| row.render.org == org))
+}
+
+pub(super) async fn cancel(store: &PgStore, org: OrgId, id: RenderId) -> Result<CancelOutcome, StoreError> {
+    let mut tx = store.begin().await?;
+    let Some(mut row) = lock_of_org(&mut tx, org, id).await? else {
+        return Ok(CancelOutcome::NotFound);
+    };
+    let mut write = store.at_work(tx).await?;
+    let mut work = write.work();
+    match rules::cancel(&mut work, &mut row)? {
+        Cancelled::AlreadyEnded => {
+            let render = with_artifacts(&mut write.tx, vec![row]).await?.remove(0);
+            Ok(CancelOutcome::AlreadyEnded(Box::new(render)))
+        }
+        Cancelled::Requested => {
+            write.finish(work).await?;
+            Ok(CancelOutcome::Requested(Box::new(row.render)))
+        }
+        Cancelled::Now => {
+            write.finish(work).await?;
+            Ok(CancelOutcome::Cancelled(Box::new(row.render)))
+        }
+    }
+}
+
+pub(super) async fn delete(store: &PgStore, org: OrgId, id: RenderId) -> Result<DeleteOutcome, StoreError> {
+    let mut tx = store.begin().await?;
+    let Some(row) = lock_of_org(&mut tx, org, id).await? else {
+        return Ok(DeleteOutcome::NotFound);
+    };
+    if !row.render.status.is_terminal() {
+        return Ok(DeleteOutcome::InUse);
+    }
+    let mut write = store.at_work(tx).await?;
+    let renders = with_artifacts(&mut write.tx, vec![row]).await?;
+    sqlx::query("UPDATE renders SET deleted_at = $1, metadata = NULL, webhook = NULL WHERE id = $2")
+        .bind(Moment(write.now))
+        .bind(id.0)
+        .execute(&mut *write.tx)
+        .await?;
+    let artifacts = renders.into_iter().flat_map(|render| render.artifacts);
+    let topics: Vec<Topic> =
+        artifacts.map(|artifact| Topic::Erase { object_key: artifact.object_key }).collect();
+    outbox::add(&mut write.tx, &topics, write.now).await?;
+    write.notices.outbox = true;
+    write.commit().await?;
+    Ok(DeleteOutcome::Deleted)
+}
+
+pub(super) async fn artifact(
+    store: &PgStore,
+    org: OrgId,
+    id: ArtifactId,
+) -> Result<Option<Artifact>, StoreError> {
+    sqlx::query(
+        "SELECT artifacts.id, render_id, sample, object_key, sha256, content_type, width, height, bytes
+         FROM artifacts JOIN renders ON renders.id = render_id
+         WHERE artifacts.id = $1 AND org_id = $2 AND deleted_at IS NULL",
+    )
+    .bind(id.0)
+    .bind(org.0)
+    .fetch_optional(&store.pool)
+    .await?
+    .as_ref()
+    .map(columns::artifact)
+    .transpose()
+}
