@@ -1,12 +1,13 @@
 //! How scheduler and workers reach each other: jobs, events, progress, calls and control.
 //!
-//! One trait with an embedded side ([`in_process`]) and a broker side, held to the same promises by
-//! one conformance suite ([`conformance`]). The database is the only source of truth: every message
+//! One trait with an embedded side ([`in_process`]) and a broker side ([`rabbit`]), held to the same
+//! promises by one conformance suite ([`conformance`]). The database is the only source of truth: every message
 //! here may be lost, doubled, delayed or reordered without losing a render or a credit.
 
 pub mod conformance;
 pub mod faults;
 pub mod in_process;
+pub mod rabbit;
 
 use async_trait::async_trait;
 use kraftr_protocol::message::{Control, Job, Reply, Request};
@@ -23,6 +24,12 @@ pub enum TransportError {
     Timeout {
         /// How long was waited; 0 when it was plain at once that no answer comes.
         millis: u64,
+    },
+    /// The broker cannot be reached, or its address is wrong.
+    #[error("the broker is not available: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
     },
     /// A bounded queue is full.
     #[error("{queue} is full")]

@@ -4,4 +4,5 @@
 
 mod faults;
 mod in_process;
+mod rabbit;
 mod words;
