@@ -36,6 +36,7 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
         Request::Claim { job, worker } => {
             let outcome = app.store.grant_claims(&[(*job, *worker)]).await?.pop();
             claim_reply(app, outcome.ok_or_else(|| StoreError::Corrupt("a claim got no outcome".into()))?)
+                .await
         }
         Request::Heartbeat(heartbeat) => {
             let verdicts = app.store.renew_leases(heartbeat).await?;
@@ -45,9 +46,9 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
     }
 }
 
-fn claim_reply(app: &App, outcome: ClaimOutcome) -> Result<Reply, CallError> {
+async fn claim_reply(app: &App, outcome: ClaimOutcome) -> Result<Reply, CallError> {
     match outcome {
-        ClaimOutcome::Granted(claimed) => Ok(Reply::Granted(Box::new(grant(app, *claimed)?))),
+        ClaimOutcome::Granted(claimed) => Ok(Reply::Granted(Box::new(grant(app, *claimed).await?))),
         ClaimOutcome::NotGranted(reason) => Ok(Reply::NotGranted { reason }),
     }
 }
@@ -73,7 +74,7 @@ async fn grant_together(app: &App, wanted: &[(Job, WorkerId)], calls: Vec<Call>)
     match app.store.grant_claims(wanted).await {
         Ok(outcomes) => {
             for (call, outcome) in calls.into_iter().zip(outcomes) {
-                let reply = claim_reply(app, outcome).unwrap_or_else(|error| unavailable(&error));
+                let reply = claim_reply(app, outcome).await.unwrap_or_else(|error| unavailable(&error));
                 call.answer(reply);
             }
         }
@@ -97,17 +98,17 @@ fn unavailable(error: &CallError) -> Reply {
     Reply::Unavailable { message: error.to_string() }
 }
 
-fn grant(app: &App, claimed: Claimed) -> Result<Grant, BlobError> {
-    let input = |asset: &Asset| -> Result<Input, BlobError> {
-        let link: Link = app.blobs.presign_get(&asset.object_key, limits::URL_TTL)?;
+async fn grant(app: &App, claimed: Claimed) -> Result<Grant, BlobError> {
+    let input = async |asset: &Asset| -> Result<Input, BlobError> {
+        let link: Link = app.blobs.presign_get(&asset.object_key, limits::URL_TTL).await?;
         Ok(Input { asset: asset.id, sha256: asset.sha256, link })
     };
     Ok(Grant {
         render: claimed.render.id,
         attempt: claimed.render.attempts,
         epoch: claimed.render.epoch,
-        person: input(&claimed.person)?,
-        garment: input(&claimed.garment)?,
+        person: input(&claimed.person).await?,
+        garment: input(&claimed.garment).await?,
         class: claimed.render.class,
         spec: claimed.render.spec,
         watermark: claimed.render.watermark,
@@ -122,7 +123,7 @@ async fn upload(app: &App, request: &UploadRequest) -> Result<Reply, CallError> 
     };
     let terms =
         PutTerms { sha256: request.sha256, bytes: request.bytes, content_type: request.content_type.clone() };
-    Ok(Reply::UploadTo(app.blobs.presign_put(&key, &terms, limits::URL_TTL)?))
+    Ok(Reply::UploadTo(app.blobs.presign_put(&key, &terms, limits::URL_TTL).await?))
 }
 
 /// The call and those that wait behind it.

@@ -9,7 +9,7 @@ use kraftr_transport::{BoxSource, Delivery};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, PutTerms};
 use crate::metrics::StatusLabels;
 use crate::store::rows::artifact_key;
 use crate::store::{Applied, StoreError};
@@ -62,8 +62,13 @@ async fn missing(app: &App, event: &Event) -> Result<Option<Failure>, BlobError>
     let held = Held { render: event.render, epoch: event.epoch };
     for artifact in artifacts {
         let key = artifact_key(held, artifact.sample, &artifact.content_type);
-        if app.blobs.len(&key).await? != Some(artifact.bytes) {
-            let message = format!("image {} was reported but is not in the store", artifact.sample);
+        let terms = PutTerms {
+            sha256: artifact.sha256,
+            bytes: artifact.bytes,
+            content_type: artifact.content_type.clone(),
+        };
+        if !app.blobs.holds(&key, &terms).await? {
+            let message = format!("image {} was reported but is not what is in the store", artifact.sample);
             return Ok(Some(Failure::new(FailureCode::ArtifactMissing, message)));
         }
     }

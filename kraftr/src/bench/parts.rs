@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kraftr_protocol::message::Link;
 use kraftr_protocol::{Class, Clock, Ids, Lane};
 use kraftr_scheduler::app::SubmissionFailed;
-use kraftr_scheduler::blobs::{BlobError, BlobStore, PutTerms};
+use kraftr_scheduler::blobs::{BlobError, BlobStore, ObjectInfo, PutTerms};
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{Store, StoreError, SubmitError};
@@ -100,19 +100,23 @@ impl BlobStore for Weightless {
         Ok(Some(OBJECT_BYTES))
     }
 
+    async fn holds(&self, _key: &str, _terms: &PutTerms) -> Result<bool, BlobError> {
+        Ok(true)
+    }
+
     async fn delete(&self, _key: &str) -> Result<(), BlobError> {
         Ok(())
     }
 
-    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<String>, BlobError> {
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<ObjectInfo>, BlobError> {
         Ok(Vec::new())
     }
 
-    fn presign_get(&self, key: &str, _ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_get(&self, key: &str, _ttl: Duration) -> Result<Link, BlobError> {
         Ok(Link { url: format!("http://bench.invalid/{key}"), headers: Vec::new() })
     }
 
-    fn presign_put(&self, key: &str, _terms: &PutTerms, _ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_put(&self, key: &str, _terms: &PutTerms, _ttl: Duration) -> Result<Link, BlobError> {
         Ok(Link { url: format!("http://bench.invalid/{key}"), headers: Vec::new() })
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kraftr_protocol::Timestamp;
 use kraftr_protocol::message::Link;
-use kraftr_scheduler::blobs::{BlobError, BlobStore, PutTerms};
+use kraftr_scheduler::blobs::{BlobError, BlobStore, ObjectInfo, PutTerms};
 
 /// Objects by key.
 #[derive(Default)]
@@ -39,24 +40,38 @@ impl BlobStore for MemoryBlobs {
         Ok(self.objects().get(key).map(|bytes| bytes.len() as u64))
     }
 
+    async fn holds(&self, key: &str, terms: &PutTerms) -> Result<bool, BlobError> {
+        Ok(self.len(key).await? == Some(terms.bytes))
+    }
+
     async fn delete(&self, key: &str) -> Result<(), BlobError> {
         self.objects().remove(key);
         Ok(())
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, BlobError> {
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectInfo>, BlobError> {
         let objects = self.objects();
         let keys = objects
             .keys()
             .filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
-        Ok(keys.take(limit).cloned().collect())
+        let found = keys.take(limit).map(|key| ObjectInfo {
+            key: key.clone(),
+            bytes: objects[key].len() as u64,
+            modified: Timestamp(0),
+        });
+        Ok(found.collect())
     }
 
-    fn presign_get(&self, key: &str, _ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_get(&self, key: &str, _ttl: Duration) -> Result<Link, BlobError> {
         Ok(Link { url: key.to_owned(), headers: Vec::new() })
     }
 
-    fn presign_put(&self, key: &str, _terms: &PutTerms, _ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_put(&self, key: &str, _terms: &PutTerms, _ttl: Duration) -> Result<Link, BlobError> {
         Ok(Link { url: key.to_owned(), headers: Vec::new() })
     }
 }

@@ -19,11 +19,11 @@ pub struct Bench {
     pub store: Arc<dyn BlobStore>,
     /// An HTTP client for the store's links.
     pub follow: Follow,
+    /// How long the suite's links are good for.
+    pub ttl: Duration,
     /// Lets time pass for links.
-    pub advance: Box<dyn Fn(Duration) + Send + Sync>,
+    pub advance: Box<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
 }
-
-const TTL: Duration = Duration::from_mins(1);
 
 async fn put(bench: &Bench, key: &str, bytes: &'static [u8]) {
     bench
@@ -79,8 +79,8 @@ pub async fn keys_are_checked(bench: &Bench) {
             bench.store.get(key).await.err(),
             bench.store.len(key).await.err(),
             bench.store.delete(key).await.err(),
-            bench.store.presign_get(key, TTL).err(),
-            bench.store.presign_put(key, &terms, TTL).err(),
+            bench.store.presign_get(key, bench.ttl).await.err(),
+            bench.store.presign_put(key, &terms, bench.ttl).await.err(),
         ];
         for refusal in refusals {
             assert!(matches!(refusal, Some(BlobError::InvalidKey(_))), "{key:?}: {refusal:?}");
@@ -88,20 +88,31 @@ pub async fn keys_are_checked(bench: &Bench) {
     }
 }
 
-/// A list is in the order of whole keys, begins after a key, keeps to its prefix and to its limit.
-pub async fn lists_are_ordered(bench: &Bench) {
-    // `-` and `.` sort before `/`, and `0` after it: order by folder would differ.
+/// A list has every object of its prefix once, goes on after any key of it, and keeps to its limit.
+pub async fn lists_go_on_where_they_ended(bench: &Bench) {
+    // `-` and `.` sort before `/`, and `0` after it: some stores order whole keys, some by folder.
     let keys = ["a-b/x", "a.png", "a/b-c", "a/b/c", "a0", "b"];
     for key in keys.iter().rev() {
         put(bench, key, b"x").await;
     }
     let listed = async |prefix: &str, after: Option<&str>, limit: usize| {
-        bench.store.list(prefix, after, limit).await.unwrap_or_else(|error| panic!("{prefix}: {error}"))
+        let objects = bench.store.list(prefix, after, limit).await;
+        let objects = objects.unwrap_or_else(|error| panic!("{prefix}: {error}"));
+        assert!(objects.iter().all(|object| object.bytes == 1 && object.modified.0 > 0), "{objects:?}");
+        objects.into_iter().map(|object| object.key).collect::<Vec<_>>()
     };
-    assert_eq!(listed("", None, 100).await, keys);
-    assert_eq!(listed("", Some("a.png"), 2).await, ["a/b-c", "a/b/c"]);
-    assert_eq!(listed("a/", None, 100).await, ["a/b-c", "a/b/c"]);
-    assert_eq!(listed("a/b", Some("a/b-c"), 100).await, ["a/b/c"]);
+    let all = listed("", None, 100).await;
+    let sorted = |mut keys: Vec<String>| {
+        keys.sort();
+        keys
+    };
+    assert_eq!(sorted(all.clone()), keys);
+    for (at, key) in all.iter().enumerate() {
+        assert_eq!(listed("", Some(key), 100).await, all[at + 1..], "after {key}");
+    }
+    let inside = listed("a/", None, 100).await;
+    assert_eq!(sorted(inside.clone()), ["a/b-c", "a/b/c"]);
+    assert_eq!(listed("a/b", Some(&inside[0]), 100).await, inside[1..]);
     assert_eq!(listed("nothing", None, 100).await, Vec::<String>::new());
     // Page by page is the same as all at once.
     let (mut paged, mut after) = (Vec::new(), None::<String>);
@@ -111,7 +122,7 @@ pub async fn lists_are_ordered(bench: &Bench) {
         after = Some(last.clone());
         paged.extend(page);
     }
-    assert_eq!(paged, keys);
+    assert_eq!(paged, all);
 }
 
 /// Whoever reads while others write sees one whole object or another.
@@ -138,44 +149,52 @@ pub async fn nobody_sees_half_an_object(bench: &Bench) {
     }
     assert_eq!(bench.store.len("race/object").await.ok(), Some(Some(200_000)));
     let left = bench.store.list("race/", None, 10).await;
-    assert_eq!(left.ok(), Some(vec!["race/object".to_owned()]));
+    let left: Vec<String> = left.into_iter().flatten().map(|object| object.key).collect();
+    assert_eq!(left, ["race/object"]);
 }
 
 /// A link reads its object until it expires, and nothing else.
 pub async fn a_link_reads_until_it_expires(bench: &Bench) {
     put(bench, "a/b.png", b"picture").await;
-    let link = |key: &str| bench.store.presign_get(key, TTL).unwrap_or_else(|error| panic!("{error}"));
-    let (status, body) = (bench.follow)("GET", link("a/b.png"), Bytes::new()).await;
+    let link = async |key: &str| {
+        bench.store.presign_get(key, bench.ttl).await.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let (status, body) = (bench.follow)("GET", link("a/b.png").await, Bytes::new()).await;
     assert_eq!((status, &body[..]), (200, &b"picture"[..]));
-    let (status, _) = (bench.follow)("GET", link("a/absent.png"), Bytes::new()).await;
+    let (status, _) = (bench.follow)("GET", link("a/absent.png").await, Bytes::new()).await;
     assert_eq!(status, 404);
-    let bent = Link { url: link("a/b.png").url.replace("a/b.png", "a/c.png"), headers: Vec::new() };
+    let bent = Link { url: link("a/b.png").await.url.replace("a/b.png", "a/c.png"), headers: Vec::new() };
     put(bench, "a/c.png", b"other").await;
     assert_eq!((bench.follow)("GET", bent, Bytes::new()).await.0, 403);
-    assert!(!is_success((bench.follow)("PUT", link("a/b.png"), Bytes::from_static(b"x")).await.0));
-    let old = link("a/b.png");
-    (bench.advance)(TTL);
+    assert!(!is_success((bench.follow)("PUT", link("a/b.png").await, Bytes::from_static(b"x")).await.0));
+    let old = link("a/b.png").await;
+    (bench.advance)(bench.ttl).await;
     assert_eq!((bench.follow)("GET", old, Bytes::new()).await.0, 403);
     assert_eq!(read(bench, "a/b.png").await.as_deref(), Some(&b"picture"[..]));
 }
 
-/// A link stores exactly what was announced, again if need be, until it expires.
+/// A link stores what was announced, again if need be, until it expires; nothing else passes for it.
 pub async fn a_link_stores_what_was_announced(bench: &Bench) {
     let terms = PutTerms { sha256: Digest::of(b"picture"), bytes: 7, content_type: "image/png".into() };
-    let link = || bench.store.presign_put("a/b.png", &terms, TTL).unwrap_or_else(|error| panic!("{error}"));
+    let link = async || {
+        let link = bench.store.presign_put("a/b.png", &terms, bench.ttl).await;
+        link.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let holds = async || bench.store.holds("a/b.png", &terms).await.ok();
+    assert_eq!(holds().await, Some(false), "nothing is there yet");
     for wrong in [&b"PICTURE"[..], b"pictur", b"pictures", b""] {
-        let (status, _) = (bench.follow)("PUT", link(), Bytes::from_static(wrong)).await;
-        assert!(!is_success(status), "{wrong:?} was stored");
-        assert_eq!(read(bench, "a/b.png").await, None, "{wrong:?}");
+        (bench.follow)("PUT", link().await, Bytes::from_static(wrong)).await;
+        assert_eq!(holds().await, Some(false), "{wrong:?} passes for what was announced");
     }
     for _ in 0..2 {
-        let (status, _) = (bench.follow)("PUT", link(), Bytes::from_static(b"picture")).await;
+        let (status, _) = (bench.follow)("PUT", link().await, Bytes::from_static(b"picture")).await;
         assert!(is_success(status), "{status}");
         assert_eq!(read(bench, "a/b.png").await.as_deref(), Some(&b"picture"[..]));
+        assert_eq!(holds().await, Some(true));
     }
-    assert!(!is_success((bench.follow)("GET", link(), Bytes::new()).await.0));
-    let old = link();
-    (bench.advance)(TTL);
+    assert!(!is_success((bench.follow)("GET", link().await, Bytes::new()).await.0));
+    let old = link().await;
+    (bench.advance)(bench.ttl).await;
     assert!(bench.store.delete("a/b.png").await.is_ok());
     assert_eq!((bench.follow)("PUT", old, Bytes::from_static(b"picture")).await.0, 403);
     assert_eq!(read(bench, "a/b.png").await, None);

@@ -10,27 +10,22 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use kraftr_protocol::message::Link;
-use kraftr_protocol::{Clock, Digest};
+use kraftr_protocol::{Clock, Digest, Timestamp};
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
 use super::presign::{LinkError, LinkMethod, Signer};
-use super::{BlobError, BlobStore, PutTerms};
+use super::{BlobError, BlobStore, ObjectInfo, PutTerms, is_key};
 
 /// Where objects are written before they have their name; `~` is in no key.
 const INCOMING: &str = "~incoming";
-/// Bytes of a key; what file systems take as a path.
-const KEY_BYTES_MAX: usize = 1_024;
-/// Bytes of one segment; what file systems take as a name.
-const SEGMENT_BYTES_MAX: usize = 255;
-
 /// [`BlobStore`] over a directory. One process owns the directory at a time.
 pub struct DirectoryBlobs {
     root: PathBuf,
@@ -186,6 +181,11 @@ impl BlobStore for DirectoryBlobs {
         }
     }
 
+    async fn holds(&self, key: &str, terms: &PutTerms) -> Result<bool, BlobError> {
+        // What a link stored was compared with its terms before it had its name.
+        Ok(self.len(key).await? == Some(terms.bytes))
+    }
+
     async fn delete(&self, key: &str) -> Result<(), BlobError> {
         let (path, root) = (self.path(key)?, self.root.clone());
         blocking(move || match fs::remove_file(&path) {
@@ -207,7 +207,12 @@ impl BlobStore for DirectoryBlobs {
         .await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, BlobError> {
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectInfo>, BlobError> {
         let (root, prefix, after) = (self.root.clone(), prefix.to_owned(), after.map(str::to_owned));
         blocking(move || {
             let mut walk = Walk { prefix, after, limit, found: Vec::new() };
@@ -217,11 +222,11 @@ impl BlobStore for DirectoryBlobs {
         .await
     }
 
-    fn presign_get(&self, key: &str, ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_get(&self, key: &str, ttl: Duration) -> Result<Link, BlobError> {
         self.link(key, None, ttl)
     }
 
-    fn presign_put(&self, key: &str, terms: &PutTerms, ttl: Duration) -> Result<Link, BlobError> {
+    async fn presign_put(&self, key: &str, terms: &PutTerms, ttl: Duration) -> Result<Link, BlobError> {
         self.link(key, Some(terms), ttl)
     }
 }
@@ -231,7 +236,7 @@ struct Walk {
     prefix: String,
     after: Option<String>,
     limit: usize,
-    found: Vec<String>,
+    found: Vec<ObjectInfo>,
 }
 
 impl Walk {
@@ -265,22 +270,14 @@ impl Walk {
                     self.folder(&path, &child)?;
                 }
             } else if child.starts_with(&self.prefix) && child.as_str() > after {
-                self.found.push(child);
+                let metadata = fs::metadata(&path)?;
+                let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                let modified = Timestamp(i64::try_from(modified.as_micros()).unwrap_or(i64::MAX));
+                self.found.push(ObjectInfo { key: child, bytes: metadata.len(), modified });
             }
         }
         Ok(())
     }
-}
-
-/// Segments of `[a-z0-9_.-]`, separated by `/`, none of them only dots.
-fn is_key(key: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
-    key.len() <= KEY_BYTES_MAX
-        && key.split('/').all(|segment| {
-            (1..=SEGMENT_BYTES_MAX).contains(&segment.len())
-                && segment.bytes().all(plain)
-                && segment.bytes().any(|byte| byte != b'.')
-        })
 }
 
 /// Makes every folder down to `folder` and flushes the parent of each that is new.
@@ -328,6 +325,7 @@ impl From<io::Error> for BlobError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blobs::SEGMENT_BYTES_MAX;
     use crate::clock::SystemClock;
 
     fn open(root: &Path) -> DirectoryBlobs {
@@ -387,7 +385,7 @@ mod tests {
         }
         let cut = futures::stream::iter([Ok(Bytes::from_static(b"abc")), Err(io::Error::other("cut"))]);
         assert!(blobs.receive("a/b", &terms, cut).await.is_err());
-        assert_eq!(blobs.list("", None, 10).await.unwrap(), Vec::<String>::new());
+        assert_eq!(blobs.list("", None, 10).await.unwrap(), []);
         assert_eq!(fs::read_dir(folder.path().join(INCOMING)).unwrap().count(), 0);
         assert!(!folder.path().join("a").exists());
     }

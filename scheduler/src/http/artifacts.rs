@@ -58,7 +58,7 @@ pub(super) async fn read(
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }
     let Some(directory) = &api.app.directory else {
-        let link = api.app.blobs.presign_get(&artifact.object_key, limits::URL_TTL)?;
+        let link = api.app.blobs.presign_get(&artifact.object_key, limits::URL_TTL).await?;
         return Ok((StatusCode::FOUND, [(header::LOCATION, link.url)]).into_response());
     };
     let missing = || Problem::internal(format_args!("the object of {id} is missing"));

@@ -383,7 +383,7 @@ impl From<BlobError> for Problem {
             BlobError::Full => Self::new(Code::StorageFull, "The file could not be stored. Try again later.")
                 .retry_after(60)
                 .because(error),
-            BlobError::Unavailable(_) => {
+            BlobError::Unavailable(_) | BlobError::Refused(_) => {
                 Self::new(Code::Unavailable, "The object store does not answer. Try again.")
                     .retry_after(2)
                     .because(error)

@@ -9,5 +9,6 @@ mod blobs;
 mod http;
 mod ledger_properties;
 mod postgres;
+mod s3;
 mod services;
 mod store;

@@ -24,7 +24,7 @@ async fn links_are_refused_with_a_reason() {
     let server = Server::start().await;
     let blobs = server.app.directory.clone().unwrap();
     let terms = PutTerms { sha256: Digest::of(b"abc"), bytes: 3, content_type: "image/png".into() };
-    let put = blobs.presign_put("tests/a.png", &terms, TTL).unwrap().url;
+    let put = blobs.presign_put("tests/a.png", &terms, TTL).await.unwrap().url;
     for (body, media_type, code) in [
         (&b"abd"[..], "image/png", "upload_mismatch"),
         (b"abcd", "image/png", "upload_mismatch"),
@@ -34,9 +34,9 @@ async fn links_are_refused_with_a_reason() {
         let answer = send(&server, Method::PUT, &put, media_type, body).await;
         assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (422, Some(code)));
     }
-    let expired = blobs.presign_put("tests/a.png", &terms, Duration::ZERO).unwrap().url;
+    let expired = blobs.presign_put("tests/a.png", &terms, Duration::ZERO).await.unwrap().url;
     send(&server, Method::PUT, &expired, "image/png", b"abc").await.is_problem(403, "link_expired", &[]);
-    let get = blobs.presign_get("tests/a.png", TTL).unwrap().url;
+    let get = blobs.presign_get("tests/a.png", TTL).await.unwrap().url;
     for bent in [
         get.replace("a.png", "b.png"),
         get.replace("signature=", "signature=00"),
@@ -48,7 +48,7 @@ async fn links_are_refused_with_a_reason() {
     send(&server, Method::PUT, &get, "image/png", b"abc").await.is_problem(403, "link_invalid", &[]);
     send(&server, Method::GET, &get, "image/png", b"").await.is_problem(404, "not_found", &["id"]);
     let large = PutTerms { bytes: 64_000_001, ..terms.clone() };
-    let url = blobs.presign_put("tests/a.png", &large, TTL).unwrap().url;
+    let url = blobs.presign_put("tests/a.png", &large, TTL).await.unwrap().url;
     send(&server, Method::PUT, &url, "image/png", b"abc").await.is_problem(413, "body_too_large", &[]);
     server.finish().await;
 }
@@ -58,9 +58,9 @@ async fn a_link_moves_an_object() {
     let server = Server::start().await;
     let blobs = server.app.directory.clone().unwrap();
     let terms = PutTerms { sha256: Digest::of(b"abc"), bytes: 3, content_type: "image/png".into() };
-    let put = blobs.presign_put("tests/a.png", &terms, TTL).unwrap().url;
+    let put = blobs.presign_put("tests/a.png", &terms, TTL).await.unwrap().url;
     assert_eq!(send(&server, Method::PUT, &put, "image/png", b"abc").await.status, 204);
-    let get = blobs.presign_get("tests/a.png", TTL).unwrap().url;
+    let get = blobs.presign_get("tests/a.png", TTL).await.unwrap().url;
     let answer = send(&server, Method::GET, &get, "", b"").await;
     assert_eq!((answer.status.as_u16(), answer.body), (200, Bytes::from_static(b"abc")));
     blobs.delete("tests/a.png").await.unwrap();

@@ -306,8 +306,15 @@ impl Server {
                 owned.extend(render.artifacts.into_iter().map(|artifact| artifact.object_key));
             }
         }
-        let objects: BTreeSet<String> =
-            self.app.blobs.list("", None, 1_000).await.unwrap().into_iter().collect();
+        let objects: BTreeSet<String> = self
+            .app
+            .blobs
+            .list("", None, 1_000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|object| object.key)
+            .collect();
         assert_eq!(objects, owned, "objects and rows differ");
         self.finished = true;
     }
