@@ -8,7 +8,7 @@ use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
 use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, WatermarkRef};
 
 use crate::config::Role;
-use crate::config::sources::CONFIG_HELP;
+use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForScheduler, ForWorker};
 
 /// Product photos from a person, a garment and a GPU.
 #[derive(Debug, Parser)]
@@ -50,6 +50,29 @@ Examples:
 
 The ready file holds {\"url\":…,\"api_key\":…} and appears whole; api_key is null unless it is a new one.")]
     Dev(DevArgs),
+    /// Run a scheduler: HTTP API, dispatcher and books, on PostgreSQL, RabbitMQ and S3
+    #[command(after_help = "\
+Run as many as you like against the same services: any of them serves requests, one leads the dispatching, and another
+takes over within seconds when that one is gone. `kraftr config reference` lists everything that can be configured.
+
+Examples:
+  kraftr config check --role scheduler
+  kraftr scheduler --listen 0.0.0.0:8080 --public-url https://render.example.com
+  KRAFTR_DATABASE_URL_FILE=/run/secrets/database kraftr scheduler --config /etc/kraftr.toml
+
+SIGTERM and SIGINT finish the requests under way and resign; a second one ends at once.
+The ready file holds {\"url\":…,\"api_key\":null} and appears whole once it serves.")]
+    Scheduler(SchedulerArgs),
+    /// Run a worker: it needs the broker, and no other credentials
+    #[command(after_help = "\
+Examples:
+  kraftr config check --role worker
+  kraftr worker --pool h100 --device cuda:0 --slots 4
+  KRAFTR_AMQP_URL=amqp://… kraftr worker --releases demo-tryon --grace 5m
+
+SIGTERM and SIGINT drain it: it takes nothing new, running renders finish within the grace or are handed back and count
+for nothing; a second one ends at once. The ready file holds {\"worker\":\"wrk_…\"} and appears whole once it takes renders.")]
+    Worker(WorkerArgs),
     /// Look at the configuration of scheduler and workers
     #[command(after_help = "\
 Examples:
@@ -66,8 +89,10 @@ Examples:
     /// Look at models and prove them
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Look after orgs, keys and credits of a data directory, also while `kraftr dev` runs on it
+    /// Look after orgs, keys and credits, also while the fleet runs
     #[command(after_help = "\
+Works on the database that is configured (--database-url, KRAFTR_DATABASE_URL, [database] url), else on a data directory.
+
 Examples:
   kraftr admin org list
   kraftr admin --data-dir fleet key create --label laptop
@@ -165,7 +190,29 @@ pub struct DevArgs {
 }
 
 /// The data directory of `dev` and `admin` unless another is named.
-const DATA_DIR: &str = "kraftr-data";
+pub(crate) const DATA_DIR: &str = "kraftr-data";
+
+/// Arguments of `kraftr scheduler`.
+#[derive(Debug, Args)]
+pub struct SchedulerArgs {
+    /// Where to write the URL, as JSON, once it serves
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// What the configuration takes from flags.
+    #[command(flatten)]
+    pub flags: Flags<ForScheduler>,
+}
+
+/// Arguments of `kraftr worker`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Where to write its id, as JSON, once it takes renders
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// What the configuration takes from flags.
+    #[command(flatten)]
+    pub flags: Flags<ForWorker>,
+}
 
 /// Arguments of `kraftr config`.
 #[derive(Debug, Args)]
@@ -245,9 +292,12 @@ pub enum ModelCommand {
 /// Arguments of `kraftr admin`.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
-    /// The fleet's data directory
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR, global = true)]
-    pub data_dir: PathBuf,
+    /// The data directory of a `kraftr dev` [default: kraftr-data, where no database is configured]
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "database-url")]
+    pub data_dir: Option<PathBuf>,
+    /// What the configuration takes from flags.
+    #[command(flatten)]
+    pub flags: Flags<ForAdmin>,
     /// What to do
     #[command(subcommand)]
     pub command: AdminCommand,
@@ -420,7 +470,7 @@ mod tests {
     fn the_data_directory_can_be_named_before_and_after_the_command() {
         for line in ["kraftr admin --data-dir d org list", "kraftr admin org list --data-dir d"] {
             let Ok(Cli { command: Command::Admin(args), .. }) = parse(line) else { panic!("{line}") };
-            assert_eq!(args.data_dir, PathBuf::from("d"));
+            assert_eq!(args.data_dir, Some(PathBuf::from("d")));
         }
     }
 }

@@ -7,8 +7,11 @@ pub mod demo;
 pub mod dev;
 pub mod model;
 pub mod render;
+pub mod scheduler;
 pub mod watermark;
+pub mod worker;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,8 +23,11 @@ use kraftr_protocol::limits::{
 };
 use kraftr_protocol::manifest::Task;
 use kraftr_protocol::{Format, ReleaseManifest};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command};
+use crate::data_dir::write_atomically;
 
 /// What a picture may be: the same that may be uploaded.
 const PICTURE: Limits = Limits {
@@ -54,6 +60,7 @@ impl From<Outcome> for ExitCode {
 /// Nothing for those whose whole configuration says it.
 pub const fn default_log(command: &Command) -> Option<&'static str> {
     match command {
+        Command::Scheduler(_) | Command::Worker(_) => None,
         Command::Dev(_) => Some("info"),
         _ => Some("warn"),
     }
@@ -64,6 +71,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     match cli.command {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
+        Command::Scheduler(args) => block_on(scheduler::run(args, cli.log)),
+        Command::Worker(args) => block_on(worker::run(args, cli.log)),
         Command::Config(args) => config::run(args),
         Command::Render(args) => render::run(&args),
         Command::Model(command) => model::run(command),
@@ -77,23 +86,65 @@ fn block_on(command: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
     tokio::runtime::Runtime::new().context("the asynchronous runtime cannot start")?.block_on(command)
 }
 
-/// Resolves when the process is asked to stop. Asked a second time, the process ends at once.
-async fn stop_signal() -> Result<()> {
+/// Cancelled when the process is asked to stop, from now on. Asked a second time, the process ends at once.
+fn stop_signal() -> Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tokio::spawn(async move {
+    let mut asked = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+    };
+    let stop = CancellationToken::new();
+    let heard = stop.clone();
+    tokio::spawn(async move {
+        asked().await;
+        heard.cancel();
+        asked().await;
         std::process::exit(130);
     });
-    Ok(())
+    Ok(stop)
+}
+
+/// A ready file: what a waiting script reads once the server is up. It is gone again when this is dropped.
+struct ReadyFile<'a> {
+    path: Option<&'a Path>,
+}
+
+impl<'a> ReadyFile<'a> {
+    /// Takes away what an earlier start wrote there: it would tell a waiting script the wrong thing.
+    fn at(path: Option<&'a Path>) -> Result<Self> {
+        let file = Self { path };
+        file.remove()?;
+        Ok(file)
+    }
+
+    /// Says that it is up.
+    fn write(&self, ready: &impl Serialize) -> Result<()> {
+        if let Some(path) = self.path {
+            write_atomically(path, &serde_json::to_vec(ready)?)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        match self.path.map(|path| (path, std::fs::remove_file(path))) {
+            Some((path, Err(error))) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for ReadyFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!("{error:#}");
+        }
+    }
 }
 
 /// Reads a picture.

@@ -13,7 +13,12 @@ pub mod settings;
 pub mod sources;
 pub mod value;
 
-use concerns::{Amqp, Database, Dispatch, Http, Process, S3, Startup, Watermark, Worker};
+use std::net::SocketAddr;
+
+use kraftr_models::Registry;
+
+use self::concerns::{Amqp, Database, Dispatch, Http, Process, S3, Startup, Watermark, Worker};
+use self::mistake::did_you_mean;
 pub use field::Role;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::{Scope, Settings, Shown};
@@ -63,21 +68,10 @@ impl SchedulerConfig {
 
     /// Reads it; mistakes are noted in `settings`.
     pub fn read(settings: &mut Settings) -> Option<Self> {
-        let (process, startup, http) = (settings.read(), settings.read(), settings.read::<Http>());
+        let (process, startup, http) = (settings.read(), settings.read(), settings.read());
         let (database, amqp) = (settings.read(), settings.read());
         let (s3, dispatch) = (settings.read(), settings.read());
-        if let Some(http) = &http
-            && http.listen.ip().is_unspecified()
-            && http.public_url.is_none()
-        {
-            let at = settings.origin("http.listen").map_or_else(|| "http.listen".into(), Origin::to_string);
-            let what = format!(
-                "http.listen is {}, which is no address that clients can call; \
-                 set http.public_url, KRAFTR_HTTP_PUBLIC_URL or --public-url to the one they use",
-                http.listen
-            );
-            settings.mistake(at, what);
-        }
+        check_public_url(settings);
         Some(Self {
             process: process?,
             startup: startup?,
@@ -102,6 +96,7 @@ impl WorkerConfig {
     pub fn read(settings: &mut Settings) -> Option<Self> {
         let (process, startup, amqp) = (settings.read(), settings.read(), settings.read());
         let (worker, watermark) = (settings.read(), settings.read());
+        check_releases(settings);
         Some(Self {
             process: process?,
             startup: startup?,
@@ -109,5 +104,35 @@ impl WorkerConfig {
             worker: worker?,
             watermark: watermark?,
         })
+    }
+}
+
+/// An address that stands for all of a machine's is none that anybody can call.
+fn check_public_url(settings: &mut Settings) {
+    let listen = settings.peek::<SocketAddr>("http.listen");
+    if let Some(listen) = listen.filter(|listen| listen.ip().is_unspecified())
+        && !settings.has("http.public_url")
+    {
+        let at = settings.origin("http.listen").map_or_else(String::new, Origin::to_string);
+        let what = format!(
+            "http.listen is {listen}, which is no address that clients can call; set http.public_url in the file, \
+             as KRAFTR_HTTP_PUBLIC_URL or as --public-url to the one they use"
+        );
+        settings.mistake(at, what);
+    }
+}
+
+/// A release that this program does not have would only be missed when it is loaded.
+fn check_releases(settings: &mut Settings) {
+    let Some(releases) = settings.peek::<Vec<String>>("worker.releases") else { return };
+    let registry = Registry::bundled();
+    let known: Vec<String> = registry.present().map(|release| release.name.clone()).collect();
+    let at = settings.origin("worker.releases").map_or_else(String::new, Origin::to_string);
+    for name in releases.iter().filter(|name| !known.contains(name)) {
+        let what = match did_you_mean(name, known.iter().cloned()) {
+            Some(meant) => format!("there is no release {name}; did you mean {meant}?"),
+            None => format!("there is no release {name}; there are {}", known.join(", ")),
+        };
+        settings.mistake(at.clone(), what);
     }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod connect;
 pub mod data_dir;
 pub mod fleet;
 pub mod logging;

@@ -7,6 +7,8 @@ use kraftr_protocol::{Credits, GpuMillis, Quality, ReleaseManifest};
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     models: Vec<Model>,
+    /// Taken when asked for by name, and shown to nobody.
+    unlisted: Vec<Model>,
 }
 
 /// A public name and the release that it leads to.
@@ -27,7 +29,15 @@ impl Catalog {
                 models.push(Model { release });
             }
         }
-        Self { models }
+        Self { models, unlisted: Vec::new() }
+    }
+
+    /// Takes renders of the empty model among `manifests` as well, for load tests. It is on no list.
+    #[must_use]
+    pub fn with_noop<'a>(mut self, manifests: impl IntoIterator<Item = &'a ReleaseManifest>) -> Self {
+        let noop = manifests.into_iter().filter(|release| release.task == Task::Noop).cloned();
+        self.unlisted.extend(noop.map(|release| Model { release }));
+        self
     }
 
     /// Every model, the default first.
@@ -35,9 +45,9 @@ impl Catalog {
         &self.models
     }
 
-    /// The model of that public name.
+    /// The model of that public name, listed or not.
     pub fn get(&self, id: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.id() == id)
+        self.models.iter().chain(&self.unlisted).find(|model| model.id() == id)
     }
 }
 
@@ -90,6 +100,14 @@ mod tests {
         let names: Vec<_> = catalog.models().iter().map(Model::id).collect();
         assert_eq!(names, ["one", "two"]);
         assert!(catalog.get("noop").is_none());
+    }
+
+    #[test]
+    fn the_empty_model_is_taken_where_it_is_offered_and_never_listed() {
+        let manifests = [manifest("noop", "noop"), manifest("one", "try-on")];
+        let catalog = Catalog::new(manifests.to_vec()).with_noop(&manifests);
+        assert_eq!(catalog.models().iter().map(Model::id).collect::<Vec<_>>(), ["one"]);
+        assert_eq!(catalog.get("noop").map(Model::id), Some("noop"));
     }
 
     #[test]

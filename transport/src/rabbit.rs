@@ -11,7 +11,7 @@
 //! The namespace carries the version: a change of an argument is a new namespace. Everything is declared
 //! again after each connection. Jobs and events are persistent and confirmed, with as many in flight as are
 //! published; calls that wait at the same moment travel together. One supervisor keeps the connection
-//! ([`link`]); whoever needs a channel takes it from the link that stands and takes another when it breaks.
+//! (module `link`); whoever needs a channel takes it from the link that stands and takes another when it breaks.
 
 mod broadcast;
 mod calls;

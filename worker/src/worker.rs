@@ -8,6 +8,7 @@ use kraftr_protocol::WorkerId;
 use kraftr_protocol::message::{Control, Job};
 use kraftr_provenance::KeyRing;
 use kraftr_transport::{BoxSource, Delivery, Transport, TransportError};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -57,6 +58,7 @@ pub struct Worker {
     transport: Arc<dyn Transport>,
     registry: Arc<Registry>,
     keys: Arc<KeyRing>,
+    ready: Option<oneshot::Sender<()>>,
 }
 
 impl Worker {
@@ -68,13 +70,20 @@ impl Worker {
         keys: KeyRing,
     ) -> Result<Self, WorkerError> {
         config.resolve(&registry).map_err(|mistakes| WorkerError::Config { mistakes })?;
-        Ok(Self { config, transport, registry, keys: Arc::new(keys) })
+        Ok(Self { config, transport, registry, keys: Arc::new(keys), ready: None })
+    }
+
+    /// Resolves once it takes jobs; an error when it ends before.
+    pub fn ready(&mut self) -> oneshot::Receiver<()> {
+        let (ready, told) = oneshot::channel();
+        self.ready = Some(ready);
+        told
     }
 
     /// Loads its releases, then works until `shutdown` or until it is told to drain. Draining, it
     /// claims nothing more, lets what runs finish within the grace, hands back the rest and returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
-        let Self { config, transport, registry, keys } = self;
+        let Self { config, transport, registry, keys, ready } = self;
         let engine = tokio::select! {
             engine = start_engine(&config, registry) => engine?,
             () = shutdown.cancelled() => return Ok(()),
@@ -102,6 +111,10 @@ impl Worker {
         let pipeline = Arc::new(Pipeline::new(config.id, transport, engine, client()?, keys));
         let crew = Crew { worker: config.id, pipeline, leases, draining, over: CancellationToken::new() };
         tracing::info!(worker.id = %config.id, releases = ?config.releases, slots = config.slots, "ready");
+        if let Some(ready) = ready {
+            // Whoever asked may have stopped caring.
+            ready.send(()).ok();
+        }
         crew.work(jobs, config.grace).await
     }
 }

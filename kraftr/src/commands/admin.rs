@@ -1,5 +1,6 @@
-//! `kraftr admin`: orgs, keys and credits, straight on the database of a data directory.
+//! `kraftr admin`: orgs, keys and credits, straight on the database.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -9,25 +10,28 @@ use kraftr_scheduler::domain::invariants::{Audit, Invariant};
 use kraftr_scheduler::store::Store;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 
-use crate::cli::{AdminArgs, AdminCommand, KeyCommand, LedgerCommand, OrgChoice, OrgCommand};
+use crate::cli::{AdminArgs, AdminCommand, DATA_DIR, KeyCommand, LedgerCommand, OrgChoice, OrgCommand};
 use crate::commands::Outcome;
+use crate::config::concerns::Database;
+use crate::config::value::{DatabaseKind, Setting};
+use crate::config::{Role, Scope, Settings};
 use crate::data_dir::DataDir;
-use crate::{fleet, output};
+use crate::{connect, fleet, output};
 
-/// Runs the command. SQLite lets it work beside a running fleet.
+/// Runs the command, also beside a running fleet.
 pub async fn run(args: AdminArgs) -> Result<Outcome> {
-    let directory = DataDir::existing(&args.data_dir)?;
-    let store = SqliteStore::open(&directory.database(), Arc::new(SystemClock), Arc::new(SystemIds)).await?;
+    let store = open(&args).await?;
+    let store = &*store;
     match args.command {
-        AdminCommand::Org(OrgCommand::List) => list_orgs(&store).await?,
+        AdminCommand::Org(OrgCommand::List) => list_orgs(store).await?,
         AdminCommand::Org(OrgCommand::Create { name }) => output::line(store.create_org(&name).await?.id)?,
         AdminCommand::Key(KeyCommand::Create { org, label }) => {
             let (key, secret) =
-                fleet::create_key(&store, &SystemIds, chosen(&store, &org).await?, &label).await?;
+                fleet::create_key(store, &SystemIds, chosen(store, &org).await?, &label).await?;
             output::note(format_args!("{key}; the secret is shown this once:"))?;
             output::line(secret)?;
         }
-        AdminCommand::Key(KeyCommand::List { org }) => list_keys(&store, chosen(&store, &org).await?).await?,
+        AdminCommand::Key(KeyCommand::List { org }) => list_keys(store, chosen(store, &org).await?).await?,
         AdminCommand::Key(KeyCommand::Revoke { key }) => {
             if !store.revoke_key(key).await? {
                 bail!("there is no key {key}: `kraftr admin key list` shows them");
@@ -35,7 +39,7 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
             output::line(format_args!("{key} is revoked"))?;
         }
         AdminCommand::Grant { org, credits, reference } => {
-            let org = chosen(&store, &org).await?;
+            let org = chosen(store, &org).await?;
             let fresh = store.grant(org, credits, &reference).await?;
             let balance = store.balance(org).await?;
             let what = if fresh { "granted" } else { "was granted before under this reference" };
@@ -55,6 +59,34 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The database that is meant: of the directory that is named, else the one that is configured, else of the usual
+/// directory.
+async fn open(args: &AdminArgs) -> Result<Arc<dyn Store>> {
+    if let Some(directory) = &args.data_dir {
+        return open_directory(directory).await;
+    }
+    let mut settings = Settings::load(&args.flags.sources(), Scope::Role(Role::Admin));
+    if settings.has("database.url") {
+        let database = settings.read::<Database>();
+        let database = settings.finish(database)?;
+        // Opening would make it: an operator who mistyped a path is not looking for an empty database.
+        if let DatabaseKind::Sqlite(path) = database.url.kind()
+            && !path.is_file()
+        {
+            bail!("there is no database at {}", path.display());
+        }
+        let opened = connect::database(&database).await;
+        return opened.with_context(|| format!("the database {}", database.url.show()));
+    }
+    settings.finish(Some(()))?;
+    open_directory(Path::new(DATA_DIR)).await
+}
+
+async fn open_directory(directory: &Path) -> Result<Arc<dyn Store>> {
+    let file = DataDir::existing(directory)?.database();
+    Ok(Arc::new(SqliteStore::open(&file, Arc::new(SystemClock), Arc::new(SystemIds)).await?))
 }
 
 #[derive(serde::Serialize)]
@@ -82,7 +114,7 @@ fn print_audit(audit: &Audit) -> Result<()> {
 }
 
 /// The org that was named, or the only one.
-async fn chosen(store: &SqliteStore, choice: &OrgChoice) -> Result<OrgId> {
+async fn chosen(store: &dyn Store, choice: &OrgChoice) -> Result<OrgId> {
     let orgs = store.orgs().await?;
     match (choice.org, orgs.as_slice()) {
         (Some(id), _) if orgs.iter().any(|org| org.id == id) => Ok(id),
@@ -95,7 +127,7 @@ async fn chosen(store: &SqliteStore, choice: &OrgChoice) -> Result<OrgId> {
     }
 }
 
-async fn list_orgs(store: &SqliteStore) -> Result<()> {
+async fn list_orgs(store: &dyn Store) -> Result<()> {
     let mut rows = vec![["ORG", "POSTED", "HELD", "CREATED", "NAME"].map(str::to_owned).to_vec()];
     for org in store.orgs().await? {
         let balance = store.balance(org.id).await.with_context(|| format!("the balance of {}", org.id))?;
@@ -111,7 +143,7 @@ async fn list_orgs(store: &SqliteStore) -> Result<()> {
     Ok(())
 }
 
-async fn list_keys(store: &SqliteStore, org: OrgId) -> Result<()> {
+async fn list_keys(store: &dyn Store, org: OrgId) -> Result<()> {
     let mut rows = vec![["KEY", "CREATED", "REVOKED", "LABEL"].map(str::to_owned).to_vec()];
     for key in store.keys(org).await? {
         let revoked = key.revoked_at.map_or_else(|| "-".to_owned(), |at| at.to_string());

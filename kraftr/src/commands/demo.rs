@@ -36,7 +36,6 @@ struct Picture {
 /// Runs the demo, and keeps serving when that was asked for.
 pub async fn run(args: DemoArgs) -> Result<Outcome> {
     let inputs = read_inputs(&args)?;
-    let stop = stop_signal();
     let data_dir = match &args.data_dir {
         Some(path) => DataDir::create(path)?,
         None => DataDir::create(&fresh_directory()?)?,
@@ -49,9 +48,10 @@ pub async fn run(args: DemoArgs) -> Result<Outcome> {
     let shown = show(&fleet, org, &key, &inputs, &data_dir).await;
     if shown.is_ok() && args.serve {
         output::line(format_args!("serving on {} with API key {key} until Ctrl-C", fleet.url()))?;
+        let stop = stop_signal()?;
         tokio::select! {
             ended = fleet.ended() => ended.context("the fleet ended by itself")?,
-            stop = stop => stop?,
+            () = stop.cancelled() => {}
         }
     }
     fleet.stop().await?;

@@ -1,8 +1,6 @@
 //! `kraftr dev`: the fleet as a server over data that outlive it.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Display, Path};
+use std::path::Display;
 
 use anyhow::{Context, Result};
 use kraftr_models::{Registry, bundled};
@@ -10,7 +8,7 @@ use kraftr_protocol::{Credits, OrgId};
 use serde::Serialize;
 
 use crate::cli::DevArgs;
-use crate::commands::{Outcome, default_release, stop_signal};
+use crate::commands::{Outcome, ReadyFile, default_release, stop_signal};
 use crate::data_dir::{DataDir, write_atomically};
 use crate::fleet::{Fleet, FleetConfig};
 use crate::output;
@@ -30,11 +28,8 @@ struct Ready<'a> {
 
 /// Runs the server until it is asked to stop.
 pub async fn run(args: DevArgs) -> Result<Outcome> {
-    // What an earlier start wrote there would tell a waiting script the wrong address.
-    if let Some(ready_file) = &args.ready_file {
-        remove_if_there(ready_file)?;
-    }
-    let stop = stop_signal();
+    let ready_file = ReadyFile::at(args.ready_file.as_deref())?;
+    let stop = stop_signal()?;
     let data_dir = DataDir::create(&args.data_dir)?;
     let config = FleetConfig { listen: args.listen, allow_private_webhooks: args.allow_private_webhooks };
     let mut fleet = Fleet::start(data_dir.clone(), config).await?;
@@ -42,23 +37,17 @@ pub async fn run(args: DevArgs) -> Result<Outcome> {
     write_samples(&data_dir)?;
 
     print_welcome(&fleet, &data_dir, key.as_deref())?;
-    if let Some(ready_file) = &args.ready_file {
-        let ready = Ready { url: fleet.url(), api_key: key.as_deref() };
-        write_atomically(ready_file, &serde_json::to_vec(&ready)?)?;
-    }
+    ready_file.write(&Ready { url: fleet.url(), api_key: key.as_deref() })?;
     if key.is_some() {
         write_atomically(&data_dir.path().join(KEY_SHOWN), b"")?;
     }
 
     tokio::select! {
         ended = fleet.ended() => ended.context("the fleet ended by itself")?,
-        stop = stop => stop?,
+        () = stop.cancelled() => {}
     }
     tracing::info!("stopping: running renders finish or go back to the queue");
     fleet.stop().await?;
-    if let Some(ready_file) = &args.ready_file {
-        remove_if_there(ready_file)?;
-    }
     Ok(Outcome::Done)
 }
 
@@ -138,13 +127,4 @@ curl -sSL -H "$AUTH" -o result.png $URL/v1/artifacts/$ARTIFACT
 curl -sS -H "$AUTH" $URL/v1/ledger; echo
 curl -sS -H "$AUTH" $URL/v1/balance; echo"#
     ))
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

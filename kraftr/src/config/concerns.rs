@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use kraftr_scheduler::blobs::s3::Encryption;
+
 use super::field::{Concern, Field, concern};
 use super::value::{AmqpUrl, DatabaseUrl, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
 
@@ -30,6 +32,8 @@ concern! {
         listen: SocketAddr = "127.0.0.1:8080", flag "listen";
         /// Where clients reach the API, when that is not the address it listens on.
         public_url: Option<HttpUrl>, flag "public-url";
+        /// How long requests under way may go on once it stops.
+        grace: Duration = "20s";
         /// Accept webhooks to private addresses and over plain HTTP: for development.
         allow_private_webhooks: bool = "false", flag "allow-private-webhooks";
     }
@@ -71,6 +75,10 @@ concern! {
         secret_access_key: Secret;
         /// Whether the bucket stands in the path (`endpoint/bucket/key`) instead of the host name.
         path_style: bool = "false";
+        /// What every key begins with, where the bucket is shared.
+        prefix: Option<Name>;
+        /// How objects are encrypted at rest: as the bucket says, with the store's keys, or with a key of KMS.
+        encryption: Encryption = "bucket";
     }
 }
 

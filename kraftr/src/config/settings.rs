@@ -113,6 +113,13 @@ impl Settings {
         self.merged.contains_key(key)
     }
 
+    /// That field's value, given or default, where there is one and it is right; nothing is noted.
+    pub fn peek<T: Setting>(&self, key: &str) -> Option<T> {
+        let given = self.merged.get(key).map(|merged| merged.raw.text());
+        let default = || fields().find(|field| field.key() == key).and_then(|field| field.default);
+        given.or_else(default).and_then(T::parse)
+    }
+
     /// Where that field's value comes from.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.merged.get(key).map(|merged| &merged.origin)
@@ -189,17 +196,16 @@ impl Settings {
         if self.mistakes.iter().any(|mistake| mistake.key == key) {
             return;
         }
-        let by_flag = field.flag.map_or_else(String::new, |flag| format!(" or --{flag}"));
-        let own_file = if field.can_be_a_file() {
-            format!(" (or the name of a file that holds it: {}_file, {}_FILE)", field.name, field.variable())
+        let variable = field.variable();
+        let by_flag = field.flag.map_or_else(String::new, |flag| format!(", as --{flag}"));
+        let by_own_file = if field.can_be_a_file() {
+            format!(", or in a file that {variable}_FILE names")
         } else {
             String::new()
         };
+        let expected = (field.expected)();
         let what = format!(
-            "is missing; set {} in the file or {}{by_flag}{own_file} to {}",
-            field.key(),
-            field.variable(),
-            (field.expected)()
+            "is missing; set it in the file, as {variable}{by_flag}{by_own_file}; it must be {expected}"
         );
         self.note(Mistake { at: field.key(), what, key });
     }

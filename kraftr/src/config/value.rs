@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kraftr_provenance::{Key, KeyRing};
+use kraftr_scheduler::blobs::s3::Encryption;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -217,6 +218,36 @@ impl<const MIN: u32, const MAX: u32> Setting for Within<MIN, MAX> {
 
     fn show(&self) -> String {
         self.0.to_string()
+    }
+}
+
+impl Setting for Encryption {
+    const PLACEHOLDER: &'static str = "HOW";
+
+    fn expected() -> String {
+        "bucket, aes256, kms, or kms:KEY with the id or ARN of a key".to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None => match text {
+                "bucket" => Some(Self::BucketDefault),
+                "aes256" => Some(Self::Store),
+                "kms" => Some(Self::Kms { key: None }),
+                _ => None,
+            },
+            Some(("kms", key)) if !key.is_empty() => Some(Self::Kms { key: Some(key.to_owned()) }),
+            Some(_) => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::BucketDefault => "bucket".to_owned(),
+            Self::Store => "aes256".to_owned(),
+            Self::Kms { key: None } => "kms".to_owned(),
+            Self::Kms { key: Some(key) } => format!("kms:{key}"),
+        }
     }
 }
 

@@ -104,7 +104,7 @@ fn what_is_missing_is_said_with_the_ways_to_give_it() {
     let said = failure_of(&place.run(&[], "config check --role scheduler"), 1);
     for key in ["database.url", "amqp.url", "s3.bucket", "s3.access_key_id", "s3.secret_access_key"] {
         let variable = format!("KRAFTR_{}", key.replace('.', "_").to_uppercase());
-        assert!(said.contains(&format!("{key}: is missing; set {key} in the file or {variable}")), "{said}");
+        assert!(said.contains(&format!("{key}: is missing; set it in the file, as {variable}")), "{said}");
     }
     let said = failure_of(&place.run(&[], "config check --role worker"), 1);
     assert!(said.contains("amqp.url: is missing") && !said.contains("database.url"), "{said}");
@@ -198,4 +198,22 @@ fn the_reference_in_the_documents_is_current() {
         text == reference::markdown(),
         "docs/config.md is not current: kraftr config reference > docs/config.md"
     );
+}
+
+#[test]
+fn a_start_is_refused_with_every_mistake_of_its_flags_too() {
+    let place = Place::with("");
+    let variables = [("KRAFTR_AMQP_URL", "amqp://u:hunter2@h"), ("KRAFTR_WORKER_GRACE", "20")];
+    let said = failure_of(&place.run(&variables, "worker --slots 0 --releases demo-tyron,noop --log [["), 1);
+    for expected in [
+        "the configuration has 4 mistakes",
+        "--log: log is \"[[\", it must be",
+        "--slots: worker.slots is \"0\", it must be a whole number from 1 to 256",
+        "--releases: there is no release demo-tyron; did you mean demo-tryon?",
+        "KRAFTR_WORKER_GRACE: worker.grace is \"20\", it must be a time with its unit",
+    ] {
+        assert!(said.contains(expected), "{expected} is not in:\n{said}");
+    }
+    let said = failure_of(&place.run(SCHEDULER, "scheduler --listen here --offer-noop=maybe"), 1);
+    assert!(said.contains("--listen: http.listen is \"here\"") && said.contains("--offer-noop: "), "{said}");
 }

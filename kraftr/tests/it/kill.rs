@@ -2,83 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kraftr_models::bundled;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use reqwest::Client;
-use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::program::{Dev, LOOK_AGAIN, PATIENCE, Ready, arg, failure_of, run, stdout_of};
+use crate::api::Api;
+use crate::program::{Dev, arg, failure_of, run, stdout_of};
 
 const ROUNDS: u64 = 6;
 const RENDERS_A_ROUND: u64 = 3;
 /// A render of six steps takes about as long as the longest delay before a kill.
 const STEPS: u32 = 6;
 const KILLED_WITHIN_MS: u64 = 900;
-
-/// The API as a client uses it that must survive the server's death.
-struct Api {
-    http: Client,
-    url: String,
-    key: String,
-}
-
-impl Api {
-    fn new(ready: &Ready, key: &str) -> Self {
-        Self { http: kraftr::client::http().build().unwrap(), url: ready.url.clone(), key: key.to_owned() }
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let response =
-            self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.key).send().await.unwrap();
-        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
-        response.json().await.unwrap()
-    }
-
-    async fn upload(&self, bytes: &'static [u8]) -> String {
-        let form = Form::new().part("file", Part::bytes(bytes).file_name("picture.png"));
-        let call = self.http.post(format!("{}/v1/assets", self.url)).bearer_auth(&self.key).multipart(form);
-        let response = call.send().await.unwrap();
-        assert_eq!(response.status(), 201);
-        response.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
-    }
-
-    /// The id of the render under that key, or `None` when the server died before it answered.
-    async fn submit(&self, body: &Value, key: &str) -> Option<String> {
-        let call = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(body);
-        let response = call.header("Idempotency-Key", key).send().await.ok()?;
-        let status = response.status();
-        let render: Value = response.json().await.ok()?;
-        assert!(status.is_success(), "{status} {render}");
-        Some(render["id"].as_str().unwrap().to_owned())
-    }
-
-    async fn wait_ended(&self, id: &str) -> Value {
-        let started = Instant::now();
-        loop {
-            let render = self.get(&format!("/v1/renders/{id}")).await;
-            if ["succeeded", "failed", "cancelled", "expired"].contains(&render["status"].as_str().unwrap()) {
-                return render;
-            }
-            assert!(started.elapsed() < PATIENCE, "{render} does not end");
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    }
-
-    /// Captures for each render that has any.
-    async fn captures(&self) -> BTreeMap<String, usize> {
-        let ledger = self.get("/v1/ledger?limit=100").await;
-        assert!(ledger["next_cursor"].is_null(), "one page holds everything that this test does");
-        let mut captures = BTreeMap::new();
-        for entry in ledger["data"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "capture") {
-            *captures.entry(entry["render"].as_str().unwrap().to_owned()).or_default() += 1;
-        }
-        captures
-    }
-}
 
 fn audit(directory: &Path) {
     let said = stdout_of(&run(["admin", "--data-dir", arg(directory), "ledger", "audit", "--json"]));
@@ -94,7 +32,7 @@ async fn renders_in_flight_survive_sigkill_and_are_charged_once() {
     let mut dev = Dev::spawn(&directory);
     let ready = dev.wait_ready();
     let key = ready.api_key.clone().expect("the first start shows a key");
-    let mut api = Api::new(&ready, &key);
+    let mut api = Api::new(&ready.url, &key);
     let (person, garment) =
         (api.upload(bundled::SAMPLE_PERSON).await, api.upload(bundled::SAMPLE_GARMENT).await);
     let body = |seed: u64| {
@@ -122,7 +60,7 @@ async fn renders_in_flight_survive_sigkill_and_are_charged_once() {
         dev = Dev::spawn(&directory);
         let ready = dev.wait_ready();
         assert!(ready.api_key.is_none(), "a key that was shown is not shown again");
-        api = Api::new(&ready, &key);
+        api = Api::new(&ready.url, &key);
         for (key, seed) in submissions {
             let id = api.submit(&body(seed), &key).await.expect("the server lives");
             assert_eq!(promised.entry(key).or_insert_with(|| id.clone()), &id, "a promise is kept");
@@ -163,7 +101,7 @@ async fn a_first_start_that_is_killed_leaves_a_usable_key() {
         let mut second = Dev::spawn(&directory);
         let ready = second.wait_ready();
         let key = ready.api_key.clone().or(shown).expect("one of the two starts has shown a key");
-        let balance = Api::new(&ready, &key).get("/v1/balance").await;
+        let balance = Api::new(&ready.url, &key).get("/v1/balance").await;
         assert_eq!(balance["available"], 1_000, "the welcome is granted once");
         second.terminate();
     }

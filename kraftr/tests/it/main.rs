@@ -1,9 +1,13 @@
 //! The program as its users meet it, and the rules of the repository.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod admin;
+mod api;
 mod bench;
 mod config;
 mod demo;
+mod deployment;
+mod faults;
 mod kill;
 mod layers;
 mod program;

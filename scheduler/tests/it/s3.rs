@@ -177,13 +177,11 @@ async fn objects_are_encrypted_as_configured() {
             bytes: 1,
             content_type: "image/png".into(),
         };
-        let link = store.presign_put("a", &terms, Duration::from_secs(60)).await.unwrap();
-        let headers: String = link.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        let link = store.presign_put("a", &terms, Duration::from_mins(1)).await.unwrap();
         for line in &expected {
             assert!(head.contains(line), "{line} is not in\n{head}");
-            assert!(
-                (headers.to_lowercase() + &link.url.to_lowercase()).contains(line.split(':').next().unwrap())
-            );
+            let name = line.split(':').next().unwrap_or_default();
+            assert!(link.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name)), "{link:?}");
         }
         assert_eq!(head.contains("server-side-encryption"), encryption != Encryption::BucketDefault);
     }

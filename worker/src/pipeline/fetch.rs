@@ -11,8 +11,9 @@ use crate::retry::Backoff;
 
 /// Bytes of a normalised asset: a PNG of as many pixels as an asset may have takes at most this.
 pub(super) const INPUT_BYTES_MAX: usize = limits::ASSET_PIXELS_MAX as usize * 3 + 1_000_000;
-/// How often a fetch is repeated.
-const RETRIES: u32 = 4;
+/// How often a fetch is repeated: for half a minute on average, so that a restart of the object store is nobody's
+/// failure.
+const RETRIES: u32 = 16;
 /// How long the other side may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a connection may take.

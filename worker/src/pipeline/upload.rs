@@ -11,8 +11,8 @@ use crate::claim::{Answer, ask};
 use crate::lease::Stop;
 use crate::retry::Backoff;
 
-/// How often an upload is repeated.
-const RETRIES: u32 = 6;
+/// How often an upload is repeated: for half a minute on average, as a fetch is.
+const RETRIES: u32 = 16;
 
 impl Pipeline {
     /// Uploads one artifact. Every try asks for a new link, so that a fenced claim stops here and a

@@ -1,0 +1,68 @@
+//! `kraftr admin` as operators use it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+
+use kraftr_scheduler::clock::{SystemClock, SystemIds};
+use kraftr_scheduler::store::sqlite::SqliteStore;
+
+use crate::program::{arg, failure_of, kraftr, stdout_of};
+
+/// An empty fleet's data directory.
+struct Fleet {
+    scratch: tempfile::TempDir,
+}
+
+impl Fleet {
+    async fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("kraftr.db");
+        SqliteStore::open(&file, Arc::new(SystemClock), Arc::new(SystemIds)).await.unwrap();
+        Self { scratch }
+    }
+
+    fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}", arg(&self.directory().join("kraftr.db")))
+    }
+}
+
+fn admin(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = kraftr();
+    let nowhere: PathBuf = std::env::temp_dir();
+    command.current_dir(nowhere).arg("admin").args(arguments).envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+#[tokio::test]
+async fn the_database_is_the_directory_named_or_the_one_configured() {
+    let (one, other) = (Fleet::new().await, Fleet::new().await);
+    let (one_url, other_url) = (one.url(), other.url());
+    let variables = [("KRAFTR_DATABASE_URL", one_url.as_str())];
+    stdout_of(&admin(&variables, &["org", "create", "shop"]));
+    assert!(stdout_of(&admin(&[], &["org", "list", "--database-url", &one_url])).contains("shop"));
+    let said = stdout_of(&admin(&variables, &["org", "list", "--database-url", &other_url]));
+    assert!(!said.contains("shop"), "the flag wins: {said}");
+    let directory = arg(other.directory()).to_owned();
+    let said = stdout_of(&admin(&variables, &["--data-dir", &directory, "org", "list"]));
+    assert!(!said.contains("shop"), "the directory wins: {said}");
+    let both = ["--data-dir", &directory, "--database-url", &other_url, "org", "list"];
+    assert!(failure_of(&admin(&[], &both), 2).contains("--data-dir"));
+}
+
+#[tokio::test]
+async fn mistakes_of_the_configuration_are_refused_before_anything_is_opened() {
+    let fleet = Fleet::new().await;
+    let url = fleet.url();
+    let variables = [("KRAFTR_DATABASE_URL", url.as_str()), ("KRAFTR_DATABASE_ULR", "x")];
+    let said = failure_of(&admin(&variables, &["org", "list"]), 1);
+    assert!(said.contains("did you mean KRAFTR_DATABASE_URL?"), "{said}");
+    let missing = format!("{url}.typo");
+    let said = failure_of(&admin(&[], &["org", "list", "--database-url", &missing]), 1);
+    assert!(said.contains("there is no database at"), "{said}");
+    assert!(!fleet.directory().join("kraftr.db.typo").exists(), "nothing is made by looking");
+}
