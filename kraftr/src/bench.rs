@@ -10,4 +10,4 @@ mod worker;
 pub use bare::Bare;
 pub use control_plane::{ControlPlane, Full, Report, run};
 pub use latency::Quantiles;
-pub use parts::BenchError;
+pub use parts::{BenchError, Books, Ground, Ways};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, value_parser};
-use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
-use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, WatermarkRef};
+use kraftr_protocol::limits::{PAGE_MAX, SAMPLES_MAX, SEED_MAX};
+use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, RenderId, WatermarkRef};
 
 use crate::config::Role;
 use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForScheduler, ForWorker};
@@ -89,7 +89,7 @@ Examples:
     /// Look at models and prove them
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Look after orgs, keys and credits, also while the fleet runs
+    /// Look after orgs, keys, credits and dead letters, also while the fleet runs
     #[command(after_help = "\
 Works on the database that is configured (--database-url, KRAFTR_DATABASE_URL, [database] url), else on a data directory.
 
@@ -110,11 +110,15 @@ Examples:
 /// What `kraftr bench` can measure.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// How many renders a second the embedded fleet carries when its model takes no time
+    /// How many renders a second the control plane carries when its model takes no time
     #[command(after_help = "\
 Submissions, holds, dispatch, claims, events and captures are real and durable; pictures are neither made nor
 stored. Each phase has --jobs renders: accepted one by one, accepted in batches, and carried from submission to
 capture. --rate adds an open loop of ten seconds and tells how long a render waits for its claim.
+
+Without configuration it runs on an SQLite file and inside one process. A database or broker that is configured
+(KRAFTR_DATABASE_URL, KRAFTR_AMQP_URL) is used instead; it should be nobody else's meanwhile. The database keeps
+the rows, for `kraftr admin ledger audit`.
 
 Examples:
   kraftr bench control-plane --json
@@ -150,6 +154,9 @@ pub struct ControlPlaneArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// What the configuration takes from flags.
+    #[command(flatten)]
+    pub flags: Flags<ForAdmin>,
 }
 
 /// Arguments of `kraftr demo`.
@@ -327,6 +334,41 @@ pub enum AdminCommand {
     /// The ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Renders that took workers down: they ended, and the credits went back
+    #[command(subcommand)]
+    DeadLetters(DeadLetterCommand),
+}
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterCommand {
+    /// List those that wait for a decision, newest first
+    List {
+        /// Rows at most
+        #[arg(long, value_name = "N", default_value_t = PAGE_MAX, value_parser = value_parser!(u32).range(1..=i64::from(PAGE_MAX)))]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one with everything that happened to it
+    Show {
+        /// The render
+        render: RenderId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Render it again, as a new render with a new hold; prints its id
+    Replay {
+        /// The render
+        render: RenderId,
+    },
+    /// Decide that nothing is to be done about it
+    Discard {
+        /// The render
+        render: RenderId,
+    },
 }
 
 /// Which org a command is about.

@@ -17,7 +17,7 @@ mod work;
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{
-    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, WorkerId,
+    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, Timestamp, WorkerId,
 };
 
 use tokio::sync::broadcast;
@@ -173,6 +173,48 @@ pub enum Applied {
     Stale,
 }
 
+/// A render that took workers down again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// The render, which has failed.
+    pub render: Render,
+    /// What was decided.
+    pub resolution: Option<Resolution>,
+}
+
+/// What was decided about a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolution {
+    /// When.
+    pub at: Timestamp,
+    /// The render that repeats it; `None` when it was discarded.
+    pub replay: Option<RenderId>,
+}
+
+/// What became of a wish to replay a dead letter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReplayOutcome {
+    /// This render repeats it.
+    Replayed(Box<Render>),
+    /// No such dead letter.
+    NotFound,
+    /// It was decided before.
+    AlreadyResolved(Resolution),
+    /// The org cannot have it again now; the dead letter stays open.
+    Refused(SubmitError),
+}
+
+/// What became of a wish to discard a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscardOutcome {
+    /// It is.
+    Discarded,
+    /// No such dead letter.
+    NotFound,
+    /// It was decided before.
+    AlreadyResolved(Resolution),
+}
+
 /// What one pass of the reaper did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reaped {
@@ -311,6 +353,15 @@ pub trait Store: Send + Sync + 'static {
     /// Requeues everything in flight without blame, says how many, frees the idempotency keys of requests that
     /// were under way, and ends the lead: for a process that was the only scheduler and worker.
     async fn requeue_in_flight(&self) -> Result<u32, StoreError>;
+
+    /// Renders that ended as poison and that nobody has decided about, newest first.
+    async fn dead_letters(&self, page: &Page) -> Result<Vec<Render>, StoreError>;
+    /// The dead letter of that render, decided or not.
+    async fn dead_letter(&self, render: RenderId) -> Result<Option<DeadLetter>, StoreError>;
+    /// Submits the same again, as a new render with a new hold.
+    async fn replay_dead_letter(&self, render: RenderId) -> Result<ReplayOutcome, StoreError>;
+    /// Decides that nothing is to be done.
+    async fn discard_dead_letter(&self, render: RenderId) -> Result<DiscardOutcome, StoreError>;
 
     /// Checks every invariant of the ledger against the rows.
     async fn audit(&self) -> Result<Audit, StoreError>;

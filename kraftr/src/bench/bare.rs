@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::latency::{Arrivals, Quantiles, open_loop};
-use super::parts::{BenchError, PUBLISHERS, lane, transport};
+use super::parts::{BenchError, PUBLISHERS, Ways, lane};
 
 /// What the transport does by itself.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -27,12 +27,13 @@ pub struct Bare {
 
 /// Publishes `jobs`, burns them down, then runs the open loop at `rate`.
 pub(super) async fn measure(
+    ways: &Ways,
     jobs: usize,
     workers: usize,
     slots: usize,
     rate: Option<f64>,
 ) -> Result<Bare, BenchError> {
-    let (publisher, lane) = (transport(jobs), lane());
+    let (publisher, lane) = (Arc::clone(&ways.scheduler), lane());
     // The lane's queue is there before the first job, as it is in a fleet that has workers.
     drop(publisher.consume_jobs(std::slice::from_ref(&lane), 1).await?);
     let start = Instant::now();
@@ -43,7 +44,7 @@ pub(super) async fn measure(
     let start = Instant::now();
     let mut handlers = JoinSet::new();
     for _ in 0..workers {
-        let transport = Arc::clone(&publisher);
+        let transport = Arc::clone(&ways.workers);
         let (lane, handled, arrivals) = (lane.clone(), Arc::clone(&handled), Arc::clone(&arrivals));
         handlers.spawn(async move {
             let Ok(mut source) = transport.consume_jobs(&[lane], slots).await else { return };

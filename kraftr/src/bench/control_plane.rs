@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bare::{self, Bare, parts_of};
 use super::latency::{Arrivals, Quantiles, open_loop};
-use super::parts::{BenchError, Database, PUBLISHERS, Weightless, lane, transport};
+use super::parts::{BenchError, Ground, PUBLISHERS, Weightless, lane};
 use super::worker::BenchWorker;
 
 /// Renders of one batch submission.
@@ -91,10 +91,10 @@ pub struct Full {
 }
 
 /// Measures.
-pub async fn run(plan: &ControlPlane) -> Result<Report, BenchError> {
+pub async fn run(plan: &ControlPlane, ground: Ground) -> Result<Report, BenchError> {
     let mut report = Report {
         store: None,
-        transport: "in-process",
+        transport: ground.ways.name,
         jobs: plan.jobs,
         orgs: plan.orgs,
         workers: plan.workers,
@@ -104,27 +104,29 @@ pub async fn run(plan: &ControlPlane) -> Result<Report, BenchError> {
         bare: None,
     };
     if plan.bare {
-        report.bare = Some(bare::measure(plan.jobs, plan.workers, plan.slots, plan.rate).await?);
+        let bare = bare::measure(&ground.ways, plan.jobs, plan.workers, plan.slots, plan.rate).await?;
+        report.bare = Some(bare);
     } else {
-        let database = Database::open().await?;
-        report.store = Some("sqlite");
-        report.full = Some(full(plan, &database).await?);
+        let ground = ground.with_books().await?;
+        if let Some(books) = &ground.books {
+            report.store = Some(books.name);
+            report.full = Some(full(plan, &ground, &books.store).await?);
+        }
     }
     Ok(report)
 }
 
-async fn full(plan: &ControlPlane, database: &Database) -> Result<Full, BenchError> {
-    let tenants = tenants(plan, &*database.store, database).await?;
-    let transport = transport(0);
+async fn full(plan: &ControlPlane, ground: &Ground, store: &Arc<dyn Store>) -> Result<Full, BenchError> {
+    let tenants = tenants(plan, &**store, ground).await?;
     let scheduler = Scheduler::new(
         Parts {
-            store: Arc::clone(&database.store),
+            store: Arc::clone(store),
             blobs: Arc::new(Weightless),
             directory: None,
-            transport: Arc::clone(&transport),
+            transport: Arc::clone(&ground.ways.scheduler),
             catalog: Catalog::default(),
-            clock: Arc::clone(&database.clock),
-            ids: Arc::clone(&database.ids),
+            clock: Arc::clone(&ground.clock),
+            ids: Arc::clone(&ground.ids),
         },
         Config {
             public_url: "http://bench.invalid".into(),
@@ -149,8 +151,8 @@ async fn full(plan: &ControlPlane, database: &Database) -> Result<Full, BenchErr
     let start = Instant::now();
     for _ in 0..plan.workers {
         let worker = BenchWorker {
-            id: WorkerId(database.ids.uuid(database.clock.now())),
-            transport: Arc::clone(&transport),
+            id: WorkerId(ground.ids.uuid(ground.clock.now())),
+            transport: Arc::clone(&ground.ways.workers),
             slots: plan.slots,
             arrivals: Arc::clone(&arrivals),
         };
@@ -189,17 +191,13 @@ struct Tenant {
     assets: [AssetId; 2],
 }
 
-async fn tenants(
-    plan: &ControlPlane,
-    store: &dyn Store,
-    database: &Database,
-) -> Result<Vec<Tenant>, BenchError> {
+async fn tenants(plan: &ControlPlane, store: &dyn Store, ground: &Ground) -> Result<Vec<Tenant>, BenchError> {
     let credits = Credits((plan.backlog + 10 * plan.jobs) as i64);
     let mut tenants = Vec::with_capacity(plan.orgs);
     for n in 0..plan.orgs {
         let org = store.create_org(&format!("bench {n}")).await?.id;
         store.grant(org, credits, "bench").await?;
-        let uuid = || database.ids.uuid(database.clock.now());
+        let uuid = || ground.ids.uuid(ground.clock.now());
         let assets = [AssetId(uuid()), AssetId(uuid())];
         for id in assets {
             let asset = NewAsset {

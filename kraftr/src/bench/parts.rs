@@ -1,4 +1,4 @@
-//! What a bench runs on: the embedded parts, over a temporary directory.
+//! What a bench runs on: the embedded parts over a temporary directory, or services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,27 +58,60 @@ pub enum BenchError {
     },
 }
 
-/// The way between scheduler and workers, with room for that many jobs in the lane.
-pub(super) fn transport(jobs: usize) -> Arc<dyn Transport> {
-    Arc::new(InProcess::new(Bounds { jobs_per_lane: jobs.max(JOBS_PER_LANE_MAX), ..Bounds::default() }))
+/// A database that counts.
+pub struct Books {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// Its name in the report.
+    pub name: &'static str,
 }
 
-/// The database of a bench; it goes with this value.
-pub(super) struct Database {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) ids: Arc<dyn Ids>,
-    _directory: tempfile::TempDir,
+/// The way between scheduler and workers; each side has its own end.
+pub struct Ways {
+    /// The scheduler's.
+    pub scheduler: Arc<dyn Transport>,
+    /// The workers'.
+    pub workers: Arc<dyn Transport>,
+    /// Its name in the report.
+    pub name: &'static str,
 }
 
-impl Database {
-    pub(super) async fn open() -> Result<Self, BenchError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let ids: Arc<dyn Ids> = Arc::new(SystemIds);
-        let directory = tempfile::tempdir()?;
-        let path = directory.path().join("bench.sqlite");
-        let store = SqliteStore::open(&path, Arc::clone(&clock), Arc::clone(&ids)).await?;
-        Ok(Self { store: Arc::new(store), clock, ids, _directory: directory })
+/// What a bench runs on.
+pub struct Ground {
+    /// The database; absent where only the transport is measured.
+    pub books: Option<Books>,
+    /// The transport.
+    pub ways: Ways,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness and ids.
+    pub ids: Arc<dyn Ids>,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Ground {
+    /// Services that are there already.
+    pub fn on(books: Option<Books>, ways: Ways) -> Self {
+        Self { books, ways, clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), directory: None }
+    }
+
+    /// The way inside one process, with room for that many jobs in a lane.
+    pub fn in_process(jobs: usize) -> Ways {
+        let bounds = Bounds { jobs_per_lane: jobs.max(JOBS_PER_LANE_MAX), ..Bounds::default() };
+        let transport: Arc<dyn Transport> = Arc::new(InProcess::new(bounds));
+        Ways { scheduler: Arc::clone(&transport), workers: transport, name: "in-process" }
+    }
+
+    /// An SQLite database in a temporary directory that goes with this value, unless there is one already.
+    pub async fn with_books(mut self) -> Result<Self, BenchError> {
+        if self.books.is_none() {
+            let directory = tempfile::tempdir()?;
+            let path = directory.path().join("bench.sqlite");
+            let store = SqliteStore::open(&path, Arc::clone(&self.clock), Arc::clone(&self.ids)).await?;
+            self.books = Some(Books { store: Arc::new(store), name: "sqlite" });
+            self.directory = Some(directory);
+        }
+        Ok(self)
     }
 }
 

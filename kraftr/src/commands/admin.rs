@@ -1,4 +1,6 @@
-//! `kraftr admin`: orgs, keys and credits, straight on the database.
+//! `kraftr admin`: orgs, keys, credits and dead letters, straight on the database.
+
+mod dead_letters;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
             }
             return Ok(if audit.ok() { Outcome::Done } else { Outcome::FoundFault });
         }
+        AdminCommand::DeadLetters(command) => dead_letters::run(store, command).await?,
     }
     Ok(Outcome::Done)
 }

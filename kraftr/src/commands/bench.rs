@@ -1,22 +1,60 @@
 //! `kraftr bench`: what this machine can do.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
-use crate::bench::{self, ControlPlane, Quantiles, Report};
+use crate::bench::{self, Books, ControlPlane, Ground, Quantiles, Report, Ways};
 use crate::cli::{BenchCommand, ControlPlaneArgs};
 use crate::commands::Outcome;
+use crate::config::concerns::{Amqp, Database};
+use crate::config::value::{DatabaseKind, Name, Setting as _};
+use crate::config::{Role, Scope, Settings};
+use crate::connect;
 use crate::output;
 
 /// Runs the command.
 pub async fn run(command: BenchCommand) -> Result<Outcome> {
     let BenchCommand::ControlPlane(args) = command;
-    let report = bench::run(&plan(&args)).await?;
+    let plan = plan(&args);
+    let mut settings = Settings::load(&args.flags.sources(), Scope::Role(Role::Admin));
+    let books = if settings.has("database.url") && !args.bare { settings.read::<Database>() } else { None };
+    let broker = if settings.has("amqp.url") { settings.read::<Amqp>() } else { None };
+    settings.finish(Some(()))?;
+    let report = bench::run(&plan, ground(&plan, books, broker).await?).await?;
     if args.json {
         output::json(&report)?;
     } else {
         table(&report)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The services that are configured; without them what is embedded.
+async fn ground(plan: &ControlPlane, books: Option<Database>, broker: Option<Amqp>) -> Result<Ground> {
+    let books = match books {
+        Some(config) => {
+            let name = match config.url.kind() {
+                DatabaseKind::Postgres(_) => "postgres",
+                DatabaseKind::Sqlite(_) => "sqlite",
+            };
+            Some(Books { store: connect::database(&config).await?, name })
+        }
+        None => None,
+    };
+    let ways = match broker {
+        Some(config) => {
+            // Queues of its own: those of a fleet are none of its business.
+            let namespace = Name::parse(&format!("{}.bench", config.namespace.as_str()));
+            let config = Amqp { namespace: namespace.unwrap_or_else(|| config.namespace.clone()), ..config };
+            let patience = Duration::from_secs(10);
+            let (scheduler, workers) =
+                (connect::broker(&config, patience).await?, connect::broker(&config, patience).await?);
+            Ways { scheduler, workers, name: "rabbitmq" }
+        }
+        None => Ground::in_process(plan.jobs),
+    };
+    Ok(Ground::on(books, ways))
 }
 
 fn plan(args: &ControlPlaneArgs) -> ControlPlane {

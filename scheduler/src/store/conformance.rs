@@ -13,8 +13,8 @@ use kraftr_protocol::{
 use uuid::Uuid;
 
 use super::{
-    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Idempotency, NewAsset, NewRender, Notice,
-    Page, Render, Resource, Store, SubmitError, Ticket, Topic,
+    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, DiscardOutcome, Idempotency, NewAsset,
+    NewRender, Notice, Page, Render, ReplayOutcome, Resource, Store, SubmitError, Ticket, Topic,
 };
 
 mod delivery;

@@ -9,6 +9,7 @@ mod assets;
 mod audit;
 mod claims;
 mod columns;
+mod dead_letters;
 mod dispatch;
 mod events;
 mod flush;
@@ -42,9 +43,9 @@ use super::columns::{corrupt, number};
 use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
 use super::{
-    ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, Entry, Gauges,
-    Idempotency, NewAsset, NewRender, Notice, Org, OutboxRow, Page, Reaped, Render, Resource, Store,
-    StoreError, SubmitError, Term, Ticket, TransitionRow,
+    ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeadLetter, DeleteOutcome,
+    DiscardOutcome, Entry, Gauges, Idempotency, NewAsset, NewRender, Notice, Org, OutboxRow, Page, Reaped,
+    Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term, Ticket, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -337,6 +338,22 @@ impl Store for PgStore {
 
     async fn requeue_in_flight(&self) -> Result<u32, StoreError> {
         reaper::requeue_in_flight(self).await
+    }
+
+    async fn dead_letters(&self, page: &Page) -> Result<Vec<Render>, StoreError> {
+        dead_letters::list(self, page).await
+    }
+
+    async fn dead_letter(&self, render: RenderId) -> Result<Option<DeadLetter>, StoreError> {
+        dead_letters::get(self, render).await
+    }
+
+    async fn replay_dead_letter(&self, render: RenderId) -> Result<ReplayOutcome, StoreError> {
+        Box::pin(dead_letters::replay(self, render)).await
+    }
+
+    async fn discard_dead_letter(&self, render: RenderId) -> Result<DiscardOutcome, StoreError> {
+        dead_letters::discard(self, render).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kraftr_protocol::message::{Held, Job, NotGranted, UploadRequest};
 use kraftr_protocol::{
-    ArtifactReport, AssetId, Credits, Epoch, Event, EventBody, Failure, FailureCode, GpuMillis, Lane, OrgId,
-    RenderId, Status, Transition, WatermarkRef, WorkerId, limits,
+    ArtifactReport, AssetId, Credits, Epoch, Event, EventBody, Failure, FailureClass, FailureCode, GpuMillis,
+    Lane, OrgId, RenderId, Status, Transition, WatermarkRef, WorkerId, limits,
 };
 
 use super::rows::{NewRender, Render, Topic, artifact_key};
@@ -53,6 +53,25 @@ pub(super) fn submit(work: &mut Work<'_>, new: &NewRender, facts: &mut Facts) ->
     }
     work.submitted.push(row);
     Ok(render)
+}
+
+/// The same again, as another render.
+pub(super) fn again(row: &RenderRow) -> NewRender {
+    let render = &row.render;
+    NewRender {
+        org: render.org,
+        ticket: None,
+        model: render.model.clone(),
+        spec: render.spec.clone(),
+        pool: row.pool.clone(),
+        class: render.class,
+        person: render.person,
+        garment: render.garment,
+        price: render.price,
+        estimate: row.estimate,
+        webhook: render.webhook.clone(),
+        metadata: render.metadata.clone(),
+    }
 }
 
 fn queued(work: &Work<'_>, new: &NewRender) -> RenderRow {
@@ -225,6 +244,9 @@ fn trouble(work: &mut Work<'_>, row: &mut RenderRow, trouble: Trouble) -> Result
             work.advance(row, Transition::Requeue, &reason, Credits(0))
         }
         Verdict::End(failure) => {
+            if failure.class == FailureClass::Poison {
+                work.dead_letters.push(row.render.id);
+            }
             row.render.failure = Some(failure);
             work.advance(row, Transition::Fail, &reason, Credits(0))
         }

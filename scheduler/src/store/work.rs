@@ -123,6 +123,7 @@ pub(super) struct Work<'s> {
     pub(super) history: Vec<History>,
     pub(super) entries: Vec<EntryLine>,
     pub(super) artifacts: Vec<ArtifactLine>,
+    pub(super) dead_letters: Vec<RenderId>,
     pub(super) outbox: Vec<Topic>,
     pub(super) tickets: Vec<(Ticket, Resource)>,
 }
@@ -137,6 +138,7 @@ impl<'s> Work<'s> {
             history: Vec::new(),
             entries: Vec::new(),
             artifacts: Vec::new(),
+            dead_letters: Vec::new(),
             outbox: Vec::new(),
             tickets: Vec::new(),
         }

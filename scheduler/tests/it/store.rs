@@ -85,4 +85,5 @@ suite! {
     a_cancel_survives_its_worker
     a_restart_requeues_without_blame
     the_history_is_whole
+    poison_becomes_a_dead_letter
 }

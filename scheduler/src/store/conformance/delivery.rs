@@ -1,8 +1,9 @@
 //! Events in every state, retries, cancels, leases.
 
 use super::{
-    Applied, Bench, CancelOutcome, ClaimOutcome, Digest, Duration, Epoch, EventBody, FailureCode, Held,
-    Idempotency, Job, LeaseVerdict, NotGranted, Status, Tenant, delivered, failed, limits, worker,
+    Applied, Bench, CancelOutcome, ClaimOutcome, Digest, DiscardOutcome, Duration, Epoch, EventBody,
+    FailureCode, Held, Idempotency, Job, LeaseVerdict, NotGranted, ReplayOutcome, Status, SubmitError,
+    Tenant, delivered, everything, failed, limits, worker,
 };
 
 /// Brings a fresh render into `status`; the claim is the one it has or had.
@@ -193,4 +194,57 @@ pub async fn the_history_is_whole(bench: &Bench) {
     assert_eq!(history.iter().map(|row| row.revision).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(history.iter().all(|row| !row.reason.is_empty()));
     assert_eq!(bench.store.transitions(job.render, 2).await.expect("store"), history[2..]);
+}
+
+/// A render that took workers down becomes a dead letter, which is decided once: replayed as another render
+/// with a hold of its own, or discarded.
+pub async fn poison_becomes_a_dead_letter(bench: &Bench) {
+    let tenant = bench.tenant(2).await;
+    let poison = async || {
+        let render = bench.submit(&tenant, 1).await.id;
+        for _ in 0..limits::CRASHES_MAX {
+            (bench.advance)(Duration::from_mins(10));
+            let (job, epoch) = bench.run(render).await;
+            bench.report(job, epoch, EventBody::EngineCrashed).await;
+        }
+        assert_eq!(bench.status(&tenant, render).await, Status::Failed);
+        render
+    };
+    let open = async || {
+        let renders = bench.store.dead_letters(&everything()).await.expect("store");
+        renders.into_iter().map(|render| render.id).collect::<Vec<_>>()
+    };
+    let first = poison().await;
+    assert_eq!(open().await, [first]);
+    assert_eq!(bench.balance(&tenant).await, (2, 0), "its credits went back");
+    let letter = bench.store.dead_letter(first).await.expect("store").expect("it is there");
+    assert!(letter.resolution.is_none() && letter.render.failure.is_some());
+
+    let ReplayOutcome::Replayed(again) = bench.store.replay_dead_letter(first).await.expect("store") else {
+        panic!("it can be replayed");
+    };
+    assert_eq!((again.status, again.spec.clone()), (Status::Queued, letter.render.spec));
+    assert_eq!((bench.balance(&tenant).await, open().await), ((2, 2), vec![]));
+    let twice = bench.store.replay_dead_letter(first).await.expect("store");
+    assert!(
+        matches!(twice, ReplayOutcome::AlreadyResolved(resolution) if resolution.replay == Some(again.id)),
+        "{twice:?}"
+    );
+    bench.store.cancel_render(tenant.org, again.id).await.expect("store");
+
+    let second = poison().await;
+    let spent = bench.submit(&tenant, 1).await.id;
+    let refused = bench.store.replay_dead_letter(second).await.expect("store");
+    assert!(
+        matches!(refused, ReplayOutcome::Refused(SubmitError::InsufficientCredits { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(open().await, [second], "what was refused stays open");
+    assert_eq!(bench.store.discard_dead_letter(second).await.expect("store"), DiscardOutcome::Discarded);
+    let twice = bench.store.discard_dead_letter(second).await.expect("store");
+    assert!(matches!(twice, DiscardOutcome::AlreadyResolved(_)));
+    assert_eq!(open().await, []);
+    assert_eq!(bench.store.discard_dead_letter(spent).await.expect("store"), DiscardOutcome::NotFound);
+    assert_eq!(bench.store.dead_letter(spent).await.expect("store"), None);
+    bench.audit().await;
 }

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::columns::Moment;
-use super::{Write, corrupt, idempotency, ledger, outbox};
+use super::{Write, corrupt, dead_letters, idempotency, ledger, outbox};
 use crate::store::StoreError;
 use crate::store::work::{ArtifactLine, Changed, EntryLine, History, RenderRow, Work};
 
@@ -22,6 +22,7 @@ pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(
     work.set_balances(&balances)?;
     insert_entries(connection, &work.entries, now).await?;
     insert_artifacts(connection, &work.artifacts, now).await?;
+    dead_letters::insert(connection, &work.dead_letters).await?;
     if idempotency::complete(connection, &work.tickets).await? != work.tickets.len() as u64 {
         return Err(corrupt("a reservation vanished under its own lock"));
     }

@@ -14,7 +14,7 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     migration!(1, "0001", "create_orgs"),
     migration!(2, "0002", "create_ledger"),
     migration!(3, "0003", "create_assets"),
@@ -22,6 +22,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     migration!(5, "0005", "create_outbox"),
     migration!(6, "0006", "create_leader"),
     migration!(7, "0007", "order_outbox"),
+    migration!(8, "0008", "create_dead_letters"),
 ];
 
 /// Runs what the database has not seen yet; replicas that start together wait for each other.

@@ -46,7 +46,7 @@ pub(super) async fn submit(
 }
 
 /// What the submissions are judged by; locked.
-async fn facts(connection: &mut PgConnection, renders: &[NewRender]) -> Result<Facts, StoreError> {
+pub(super) async fn facts(connection: &mut PgConnection, renders: &[NewRender]) -> Result<Facts, StoreError> {
     let tickets =
         idempotency::lock_held(connection, renders.iter().filter_map(|new| new.ticket.as_ref())).await?;
     let wanted: Vec<Uuid> = renders.iter().flat_map(|new| [new.person.0, new.garment.0]).collect();

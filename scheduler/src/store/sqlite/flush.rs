@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kraftr_protocol::OrgId;
 use sqlx::Row as _;
 
-use super::{Write, corrupt, idempotency, outbox};
+use super::{Write, corrupt, dead_letters, idempotency, outbox};
 use crate::store::StoreError;
 use crate::store::work::{ArtifactLine, Changed, EntryLine, History, RenderRow, Work};
 
@@ -27,6 +27,9 @@ pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(
     }
     for line in &work.artifacts {
         insert_artifact(write, line).await?;
+    }
+    for render in &work.dead_letters {
+        dead_letters::insert(write, *render).await?;
     }
     for (ticket, resource) in &work.tickets {
         if !idempotency::complete(write, ticket, *resource).await? {

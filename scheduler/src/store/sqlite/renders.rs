@@ -26,7 +26,7 @@ pub(super) async fn submit(
 }
 
 /// What the submissions are judged by.
-async fn facts(write: &mut Write<'_>, renders: &[NewRender]) -> Result<Facts, StoreError> {
+pub(super) async fn facts(write: &mut Write<'_>, renders: &[NewRender]) -> Result<Facts, StoreError> {
     let mut facts = Facts::default();
     for new in renders {
         if let Some(ticket) = &new.ticket
