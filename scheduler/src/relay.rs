@@ -4,10 +4,11 @@
 //! A row is forgotten only after its deed is done, so a crash in between does it twice; every deed
 //! may be done twice. Many are under way at once; those of one render one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use kraftr_protocol::RenderId;
 use kraftr_protocol::message::Control;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,13 @@ struct Outcome {
 
 /// One pass over the oldest rows that are due; says how many were done.
 pub async fn step(app: &App) -> Result<usize, StoreError> {
-    let chains = chains(app.store.outbox(BATCH).await?);
-    let outcome = futures::stream::iter(chains)
+    let rows = app.store.outbox(BATCH).await?;
+    carry_out(app, rows).await
+}
+
+/// Does what these rows say, and notes in the outbox what became of each.
+async fn carry_out(app: &App, rows: Vec<OutboxRow>) -> Result<usize, StoreError> {
+    let outcome = futures::stream::iter(chains(rows))
         .map(|chain| perform_in_order(app, chain))
         .buffer_unordered(AT_ONCE)
         .fold(Outcome::default(), async |mut all, chain| {
@@ -95,22 +101,73 @@ async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
     Ok(())
 }
 
-/// Passes until `shutdown`.
+/// What is under way: the rows, and the renders whose later rows wait for them.
+#[derive(Default)]
+struct UnderWay {
+    rows: BTreeSet<i64>,
+    renders: BTreeSet<RenderId>,
+}
+
+impl UnderWay {
+    /// Takes on what is neither under way nor behind something that is.
+    fn take_on(&mut self, due: Vec<OutboxRow>) -> Vec<OutboxRow> {
+        let busy = self.renders.clone();
+        let mut taken = Vec::new();
+        for row in due {
+            let render = row.topic.render();
+            if self.rows.contains(&row.id) || render.is_some_and(|render| busy.contains(&render)) {
+                continue;
+            }
+            self.rows.insert(row.id);
+            self.renders.extend(render);
+            taken.push(row);
+        }
+        taken
+    }
+
+    fn done(&mut self, rows: &[OutboxRow]) {
+        for row in rows {
+            self.rows.remove(&row.id);
+            if let Some(render) = row.topic.render() {
+                self.renders.remove(&render);
+            }
+        }
+    }
+}
+
+/// Passes until `shutdown`; the next begins while the deeds of the last are confirmed and settled.
 pub async fn run(app: &App, shutdown: CancellationToken) {
     let mut notices = app.store.notices();
+    let mut under_way = UnderWay::default();
+    let mut batches = FuturesUnordered::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = app.leadership.leading() => {}
         }
-        match step(app).await {
-            Ok(0) => {}
-            Ok(_) if !shutdown.is_cancelled() => continue,
-            Ok(_) => return,
-            Err(error) => tracing::error!(%error, "the outbox could not be read"),
+        if under_way.rows.len() < AT_ONCE {
+            match app.store.outbox(BATCH).await {
+                Ok(due) => {
+                    let rows = under_way.take_on(due);
+                    if !rows.is_empty() {
+                        batches.push(async {
+                            let settled = carry_out(app, rows.clone()).await;
+                            (rows, settled)
+                        });
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the outbox could not be read"),
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
+            Some((rows, settled)) = batches.next() => {
+                under_way.done(&rows);
+                if let Err(error) = settled {
+                    tracing::error!(%error, "the outbox could not be settled; its deeds are done again");
+                    tokio::time::sleep(POLL).await;
+                }
+            }
             () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => {}
         }
     }
@@ -136,6 +193,13 @@ mod tests {
             Topic::Erase { object_key: "b".into() },
         ];
         let rows = (0i64..).zip(topics).map(|(id, topic)| OutboxRow { id, topic, tries: 0 }).collect();
+        let rows: Vec<OutboxRow> = rows;
+        let mut under_way = UnderWay::default();
+        let first = under_way.take_on(rows[..1].to_vec());
+        let second: Vec<i64> = under_way.take_on(rows.clone()).iter().map(|row| row.id).collect();
+        assert_eq!(second, [1, 2, 4], "a row waits behind one of its render that is under way");
+        under_way.done(&first);
+        assert_eq!(under_way.take_on(rows.clone()).iter().map(|row| row.id).collect::<Vec<_>>(), [0, 3]);
         let ids: Vec<Vec<i64>> =
             chains(rows).iter().map(|chain| chain.iter().map(|row| row.id).collect()).collect();
         assert_eq!(ids, [vec![0, 3], vec![1], vec![2], vec![4]]);

@@ -39,6 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::columns::Moment;
+use self::listener::Sender;
 use super::columns::{corrupt, number};
 use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
@@ -77,6 +78,8 @@ pub struct PgStore {
     ids: RowIds,
     skew: Arc<AtomicI64>,
     notices: broadcast::Sender<Notice>,
+    /// Tells what this store told from what others told.
+    sender: Sender,
     _listener: AbortOnDropHandle<()>,
 }
 
@@ -107,8 +110,11 @@ impl<'s> Write<'s> {
     }
 
     async fn commit(mut self) -> Result<(), StoreError> {
-        listener::notify(&mut self.tx, &self.notices).await?;
-        Ok(self.tx.commit().await?)
+        listener::notify(&mut self.tx, self.store.sender, &self.notices).await?;
+        self.tx.commit().await?;
+        // Whoever listens in this process need not wait for the way through the database.
+        self.notices.send(&self.store.notices);
+        Ok(())
     }
 }
 
@@ -134,10 +140,12 @@ impl PgStore {
             .connect_with(connect.clone())
             .await?;
         migrations::run(&pool).await?;
-        let notices = notices::channel();
+        let (ids, notices) = (RowIds::new(ids), notices::channel());
+        let sender = Sender::new(ids.random());
         let listening = PgPoolOptions::new().max_connections(1).connect_lazy_with(connect);
-        let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(listening, notices.clone())));
-        Ok(Self { pool, ids: RowIds::new(ids), skew: options.skew, notices, _listener: listener })
+        let listener =
+            AbortOnDropHandle::new(tokio::spawn(listener::listen(listening, sender, notices.clone())));
+        Ok(Self { pool, ids, skew: options.skew, notices, sender, _listener: listener })
     }
 
     /// Waits for what is under way and closes every connection.

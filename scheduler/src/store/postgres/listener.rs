@@ -18,9 +18,29 @@ const RENDERS_MAX: usize = 200;
 /// Pause before the connection that listens is made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells every replica, once the transaction commits.
-pub(super) async fn notify(connection: &mut PgConnection, notices: &Notices) -> Result<(), StoreError> {
-    let payloads = payloads(notices);
+/// Who told something: it need not hear it again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender(u64);
+
+impl Sender {
+    pub(super) const fn new(random: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(random))
+    }
+
+    fn prefix(self) -> String {
+        format!("{:016x}:", self.0)
+    }
+}
+
+/// Tells every other replica, once the transaction commits.
+pub(super) async fn notify(
+    connection: &mut PgConnection,
+    sender: Sender,
+    notices: &Notices,
+) -> Result<(), StoreError> {
+    let prefix = sender.prefix();
+    let payloads: Vec<String> =
+        payloads(notices).into_iter().map(|payload| prefix.clone() + &payload).collect();
     if !payloads.is_empty() {
         sqlx::query("SELECT pg_notify($1, payload) FROM UNNEST($2::text[]) AS told (payload)")
             .bind(CHANNEL)
@@ -65,23 +85,31 @@ fn read(payload: &str) -> Notices {
 
 /// Passes on what others tell, for ever. Whatever is missed while the connection is away is hinted at
 /// afterwards.
-pub(super) async fn listen(pool: PgPool, channel: broadcast::Sender<Notice>) {
+pub(super) async fn listen(pool: PgPool, own: Sender, channel: broadcast::Sender<Notice>) {
     loop {
-        if let Err(error) = listen_once(&pool, &channel).await {
+        if let Err(error) = listen_once(&pool, own, &channel).await {
             tracing::warn!(%error, "the database's notices cannot be heard; polling meanwhile");
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn listen_once(pool: &PgPool, channel: &broadcast::Sender<Notice>) -> Result<(), sqlx::Error> {
+async fn listen_once(
+    pool: &PgPool,
+    own: Sender,
+    channel: &broadcast::Sender<Notice>,
+) -> Result<(), sqlx::Error> {
+    let own = own.prefix();
     let mut listener = PgListener::connect_with(pool).await?;
     listener.ignore_pool_close_event(false);
     listener.listen(CHANNEL).await?;
     Notices { queue: true, outbox: true, changed: Vec::new() }.send(channel);
     // `None` says that the connection was lost.
     while let Some(notification) = listener.try_recv().await? {
-        read(notification.payload()).send(channel);
+        let told = notification.payload();
+        if let Some((_, payload)) = told.split_once(':').filter(|_| !told.starts_with(&own)) {
+            read(payload).send(channel);
+        }
     }
     Ok(())
 }
