@@ -77,7 +77,7 @@ async fn pick(write: &mut Write<'_>, room: &[(Lane, u32)]) -> Result<Vec<PgRow>,
         " FROM renders
              WHERE renders.pool = lane.pool AND renders.release = lane.release AND renders.class = lane.class
                  AND status = 'queued' AND not_before <= $5
-             ORDER BY id LIMIT lane.places FOR NO KEY UPDATE SKIP LOCKED
+             ORDER BY uuid_send(id) LIMIT lane.places FOR NO KEY UPDATE SKIP LOCKED
          ) AS picked
          ORDER BY turn, picked.id"
     ))
