@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kraftr_protocol::RenderId;
 use kraftr_protocol::message::Control;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -21,6 +22,12 @@ use crate::wake::woken;
 const BATCH: u32 = 512;
 /// Deeds under way at once.
 const AT_ONCE: usize = 256;
+/// Rows under way, those that are done and not yet forgotten included.
+const UNDER_WAY_MAX: usize = 512;
+/// How long what is done may wait to be forgotten, and how much of it.
+const SETTLE_EVERY: Duration = Duration::from_millis(25);
+/// See [`SETTLE_EVERY`].
+const SETTLE_AT_ONCE: usize = 128;
 /// How often it looks without being woken.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -34,11 +41,13 @@ struct Outcome {
 /// One pass over the oldest rows that are due; says how many were done.
 pub async fn step(app: &App) -> Result<usize, StoreError> {
     let rows = app.store.outbox(BATCH).await?;
-    carry_out(app, rows).await
+    let done = carry_out(app, rows).await?;
+    settle(app, &done).await?;
+    Ok(done.len())
 }
 
-/// Does what these rows say, and notes in the outbox what became of each.
-async fn carry_out(app: &App, rows: Vec<OutboxRow>) -> Result<usize, StoreError> {
+/// Does what these rows say, and puts off what could not be done; which are done.
+async fn carry_out(app: &App, rows: Vec<OutboxRow>) -> Result<Vec<i64>, StoreError> {
     let outcome = futures::stream::iter(chains(rows))
         .map(|chain| perform_in_order(app, chain))
         .buffer_unordered(AT_ONCE)
@@ -48,13 +57,15 @@ async fn carry_out(app: &App, rows: Vec<OutboxRow>) -> Result<usize, StoreError>
             all
         })
         .await;
-    if !outcome.done.is_empty() {
-        app.store.settle_outbox(&outcome.done).await?;
-    }
     if !outcome.put_off.is_empty() {
         app.store.defer_outbox(&outcome.put_off).await?;
     }
-    Ok(outcome.done.len())
+    Ok(outcome.done)
+}
+
+/// Forgets what is done.
+async fn settle(app: &App, done: &[i64]) -> Result<(), StoreError> {
+    if done.is_empty() { Ok(()) } else { app.store.settle_outbox(done).await }
 }
 
 /// The rows of each render, in order; a row without a render stands alone.
@@ -101,7 +112,7 @@ async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
     Ok(())
 }
 
-/// What is under way: the rows, and the renders whose later rows wait for them.
+/// What is under way: the rows that the outbox still has and nobody may take, and the renders whose later rows wait.
 #[derive(Default)]
 struct UnderWay {
     rows: BTreeSet<i64>,
@@ -125,51 +136,74 @@ impl UnderWay {
         taken
     }
 
-    fn done(&mut self, rows: &[OutboxRow]) {
-        for row in rows {
-            self.rows.remove(&row.id);
-            if let Some(render) = row.topic.render() {
-                self.renders.remove(&render);
-            }
+    /// A pass has ended: what is not done is due again, now or when it was put off to.
+    fn tried(&mut self, rows: &[OutboxRow], done: &[i64]) {
+        for render in rows.iter().filter_map(|row| row.topic.render()) {
+            self.renders.remove(&render);
+        }
+        let done: BTreeSet<&i64> = done.iter().collect();
+        self.rows.retain(|row| done.contains(row) || !rows.iter().any(|tried| tried.id == *row));
+    }
+
+    /// The outbox does not have these any more, or they are done again.
+    fn settled(&mut self, done: &[i64]) {
+        for row in done {
+            self.rows.remove(row);
         }
     }
 }
 
-/// Passes until `shutdown`; the next begins while the deeds of the last are confirmed and settled.
+/// Passes until `shutdown`; the next begins while the deeds of the last are confirmed. What is done is forgotten for
+/// many passes together.
 pub async fn run(app: &App, shutdown: CancellationToken) {
     let mut notices = app.store.notices();
     let mut under_way = UnderWay::default();
-    let mut batches = FuturesUnordered::new();
+    let mut passes = FuturesUnordered::new();
+    let mut done = Vec::new();
+    let mut settle_at = Instant::now();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
             _ = app.leadership.leading() => {}
         }
-        if under_way.rows.len() < AT_ONCE {
+        if under_way.rows.len() < UNDER_WAY_MAX {
             match app.store.outbox(BATCH).await {
                 Ok(due) => {
                     let rows = under_way.take_on(due);
                     if !rows.is_empty() {
-                        batches.push(async {
-                            let settled = carry_out(app, rows.clone()).await;
-                            (rows, settled)
-                        });
+                        passes.push(async { (carry_out(app, rows.clone()).await, rows) });
                     }
                 }
                 Err(error) => tracing::error!(%error, "the outbox could not be read"),
             }
         }
         tokio::select! {
-            () = shutdown.cancelled() => return,
-            Some((rows, settled)) = batches.next() => {
-                under_way.done(&rows);
-                if let Err(error) = settled {
-                    tracing::error!(%error, "the outbox could not be settled; its deeds are done again");
-                    tokio::time::sleep(POLL).await;
+            () = shutdown.cancelled() => break,
+            Some((outcome, rows)) = passes.next() => {
+                let now_done = outcome.unwrap_or_else(|error| {
+                    tracing::error!(%error, "the outbox could not be written; its deeds are done again");
+                    Vec::new()
+                });
+                under_way.tried(&rows, &now_done);
+                if done.is_empty() {
+                    settle_at = Instant::now() + SETTLE_EVERY;
                 }
+                done.extend(now_done);
             }
+            () = tokio::time::sleep_until(settle_at), if !done.is_empty() => {}
             () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => {}
         }
+        if done.len() >= SETTLE_AT_ONCE || (!done.is_empty() && settle_at <= Instant::now()) {
+            if let Err(error) = settle(app, &done).await {
+                tracing::error!(%error, "the outbox could not be settled; its deeds are done again");
+                tokio::time::sleep(POLL).await;
+            }
+            under_way.settled(&done);
+            done.clear();
+        }
+    }
+    if let Err(error) = settle(app, &done).await {
+        tracing::warn!(%error, "the outbox could not be settled; its deeds are done again");
     }
 }
 
@@ -198,7 +232,17 @@ mod tests {
         let first = under_way.take_on(rows[..1].to_vec());
         let second: Vec<i64> = under_way.take_on(rows.clone()).iter().map(|row| row.id).collect();
         assert_eq!(second, [1, 2, 4], "a row waits behind one of its render that is under way");
-        under_way.done(&first);
+        under_way.tried(&first, &[0]);
+        let ids = |rows: Vec<OutboxRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+        assert_eq!(
+            ids(under_way.take_on(rows.clone())),
+            [3],
+            "what is done and not yet forgotten stays away"
+        );
+        under_way.tried(&rows[3..4], &[]);
+        assert_eq!(ids(under_way.take_on(rows.clone())), [3], "what is not done is taken again");
+        under_way.tried(&rows[3..4], &[3]);
+        under_way.settled(&[0, 3]);
         assert_eq!(under_way.take_on(rows.clone()).iter().map(|row| row.id).collect::<Vec<_>>(), [0, 3]);
         let ids: Vec<Vec<i64>> =
             chains(rows).iter().map(|chain| chain.iter().map(|row| row.id).collect()).collect();

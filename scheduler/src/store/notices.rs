@@ -11,6 +11,9 @@ use crate::domain::lease;
 /// Hints that wait for one listener; who is slower polls.
 const WAITING_MAX: usize = 1_024;
 
+/// Renders that wait to be told to other replicas; of more, those who watch hear when they ask again.
+const CHANGED_MAX: usize = 10_000;
+
 /// What a commit may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -46,8 +49,16 @@ impl Notices {
         Self { queue, outbox: !work.outbox.is_empty(), changed }
     }
 
+    /// Takes in what another transaction has to tell.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.queue |= other.queue;
+        self.outbox |= other.outbox;
+        let room = CHANGED_MAX.saturating_sub(self.changed.len());
+        self.changed.extend(other.changed.into_iter().take(room));
+    }
+
     /// Sends it within this process; nobody may listen.
-    pub(super) fn send(self, channel: &broadcast::Sender<Notice>) {
+    pub(super) fn send(&self, channel: &broadcast::Sender<Notice>) {
         if self.queue {
             channel.send(Notice::Queue).ok();
         }
@@ -55,7 +66,7 @@ impl Notices {
             channel.send(Notice::Outbox).ok();
         }
         if !self.changed.is_empty() {
-            channel.send(Notice::Changed(self.changed.into())).ok();
+            channel.send(Notice::Changed(self.changed.clone().into())).ok();
         }
     }
 }

@@ -22,7 +22,9 @@ mod orgs;
 mod outbox;
 mod reaper;
 mod renders;
+mod statement;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -32,14 +34,14 @@ use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, UploadRequest};
 use kraftr_protocol::{
     ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, Ids, OrgId, RenderId, Status, Timestamp, WorkerId,
 };
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Row as _, Transaction};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::columns::Moment;
-use self::listener::Sender;
+use self::listener::{Sender, Teller};
 use super::columns::{corrupt, number};
 use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
@@ -57,10 +59,13 @@ const NEWEST: Uuid = Uuid::max();
 /// How long a connection is waited for before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection may be idle before it is asked whether it is still there.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+
 /// How a [`PgStore`] connects.
 #[derive(Debug, Clone)]
 pub struct PgOptions {
-    /// Connections at most, besides one that listens.
+    /// Connections at most, besides one that listens for notices and one that tells them.
     pub connections: u32,
     /// Microseconds that are added to the database's clock: for tests that cannot wait for leases to end.
     pub skew: Arc<AtomicI64>,
@@ -78,9 +83,32 @@ pub struct PgStore {
     ids: RowIds,
     skew: Arc<AtomicI64>,
     notices: broadcast::Sender<Notice>,
-    /// Tells what this store told from what others told.
-    sender: Sender,
+    teller: Teller,
     _listener: AbortOnDropHandle<()>,
+}
+
+/// A transaction that locks what it will decide about.
+struct Locks {
+    tx: Transaction<'static, Postgres>,
+    /// This database's clock after the last lock that said so.
+    at: Option<Timestamp>,
+    accounts: BTreeMap<OrgId, (i64, i64)>,
+}
+
+impl Locks {
+    /// Notes when these rows were locked.
+    fn took(&mut self, rows: &[PgRow]) -> Result<(), StoreError> {
+        self.at = self.at.max(columns::locked_at(rows)?);
+        Ok(())
+    }
+
+    /// Locks accounts and notes what they hold.
+    async fn lock_accounts(&mut self, orgs: &[OrgId]) -> Result<(), StoreError> {
+        let locked = ledger::lock_accounts(&mut self.tx, orgs).await?;
+        self.at = self.at.max(locked.locked_at);
+        self.accounts.extend(locked.balances);
+        Ok(())
+    }
 }
 
 /// One write transaction and the moment it happens at.
@@ -89,6 +117,8 @@ struct Write<'s> {
     now: Timestamp,
     store: &'s PgStore,
     notices: Notices,
+    /// What the accounts hold that it has locked.
+    accounts: BTreeMap<OrgId, (i64, i64)>,
 }
 
 impl<'s> Write<'s> {
@@ -109,11 +139,11 @@ impl<'s> Write<'s> {
         self.commit().await
     }
 
-    async fn commit(mut self) -> Result<(), StoreError> {
-        listener::notify(&mut self.tx, self.store.sender, &self.notices).await?;
+    async fn commit(self) -> Result<(), StoreError> {
         self.tx.commit().await?;
         // Whoever listens in this process need not wait for the way through the database.
         self.notices.send(&self.store.notices);
+        self.store.teller.tell(self.notices);
         Ok(())
     }
 }
@@ -137,15 +167,26 @@ impl PgStore {
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A connection that was at work just now is not asked again whether it is there.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > ASK_AFTER {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(connect.clone())
             .await?;
         migrations::run(&pool).await?;
         let (ids, notices) = (RowIds::new(ids), notices::channel());
         let sender = Sender::new(ids.random());
-        let listening = PgPoolOptions::new().max_connections(1).connect_lazy_with(connect);
-        let listener =
-            AbortOnDropHandle::new(tokio::spawn(listener::listen(listening, sender, notices.clone())));
-        Ok(Self { pool, ids, skew: options.skew, notices, sender, _listener: listener })
+        // One connection listens, one tells.
+        let aside = PgPoolOptions::new().max_connections(2).connect_lazy_with(connect);
+        let teller = Teller::start(aside.clone(), sender);
+        let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(aside, sender, notices.clone())));
+        Ok(Self { pool, ids, skew: options.skew, notices, teller, _listener: listener })
     }
 
     /// Waits for what is under way and closes every connection.
@@ -157,17 +198,26 @@ impl PgStore {
     async fn now(&self, connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
         let row = sqlx::query("SELECT clock_timestamp() AS now").fetch_one(connection).await?;
         let Moment(now) = row.try_get("now")?;
-        Ok(Timestamp(now.0 + self.skew.load(Ordering::Relaxed)))
+        Ok(Timestamp(now.0 + self.skew()))
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+    async fn begin(&self) -> Result<Locks, StoreError> {
+        Ok(Locks { tx: self.pool.begin().await?, at: None, accounts: BTreeMap::new() })
     }
 
     /// Goes on with a transaction that holds its locks.
-    async fn at_work(&self, mut tx: Transaction<'static, Postgres>) -> Result<Write<'_>, StoreError> {
-        let now = self.now(&mut tx).await?;
-        Ok(Write { tx, now, store: self, notices: Notices::default() })
+    async fn at_work(&self, locks: Locks) -> Result<Write<'_>, StoreError> {
+        let Locks { mut tx, at, accounts } = locks;
+        let now = match at {
+            Some(at) => Timestamp(at.0 + self.skew()),
+            None => self.now(&mut tx).await?,
+        };
+        Ok(Write { tx, now, store: self, notices: Notices::default(), accounts })
+    }
+
+    /// Microseconds that are added to the database's clock.
+    fn skew(&self) -> i64 {
+        self.skew.load(Ordering::Relaxed)
     }
 
     /// A transaction that waits for nobody.

@@ -404,7 +404,8 @@ async fn no_everyday_statement_reads_a_large_table_whole() {
     connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
     let mut explained = 0;
     for statement in statements {
-        let plain = ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|word| statement.starts_with(word));
+        let plain =
+            ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| statement.starts_with(word));
         if plain {
             let plan = explain(&mut connection, &statement).await;
             explained += 1;
@@ -432,7 +433,7 @@ async fn no_everyday_statement_reads_a_large_table_whole() {
 
 /// The plan that the statement gets for any parameters.
 async fn explain(connection: &mut PgConnection, statement: &str) -> String {
-    let parameters = (1..=30).take_while(|n| statement.contains(&format!("${n}"))).count();
+    let parameters = (1..=99).take_while(|n| statement.contains(&format!("${n}"))).count();
     let nulls = vec!["NULL"; parameters].join(", ");
     let arguments = if parameters == 0 { String::new() } else { format!("({nulls})") };
     connection.execute(AssertSqlSafe(format!("PREPARE looked_at AS {statement}"))).await.unwrap();

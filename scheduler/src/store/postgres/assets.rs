@@ -6,15 +6,15 @@ use kraftr_protocol::{AssetId, Digest, OrgId};
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::columns::{self, Moment};
+use super::columns::{self, Moment, not_deleted};
 use super::{NEWEST, PgStore, idempotency, outbox};
 use crate::store::{Asset, DeleteOutcome, NewAsset, Page, Resource, StoreError, Ticket, Topic};
 
 macro_rules! select_asset {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "SELECT id, org_id, object_key, sha256, content_type, width, height, bytes, created_at FROM assets ",
-            $rest
+            $($rest),+
         )
     };
 }
@@ -53,7 +53,7 @@ pub(super) async fn insert(
 }
 
 pub(super) async fn get(store: &PgStore, org: OrgId, id: AssetId) -> Result<Option<Asset>, StoreError> {
-    sqlx::query(select_asset!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL"))
+    sqlx::query(select_asset!("WHERE id = $1 AND org_id = $2 AND ", not_deleted!()))
         .bind(id.0)
         .bind(org.0)
         .fetch_optional(&store.pool)
@@ -97,7 +97,7 @@ pub(super) async fn live(
     connection: &mut PgConnection,
     ids: &[Uuid],
 ) -> Result<BTreeMap<AssetId, Asset>, StoreError> {
-    sqlx::query(select_asset!("WHERE id = ANY($1) AND deleted_at IS NULL"))
+    sqlx::query(select_asset!("WHERE id = ANY($1) AND ", not_deleted!()))
         .bind(ids)
         .fetch_all(connection)
         .await?
@@ -111,9 +111,11 @@ pub(super) async fn lock_live(
     connection: &mut PgConnection,
     ids: &[Uuid],
 ) -> Result<BTreeSet<(OrgId, AssetId)>, StoreError> {
-    sqlx::query(
-        "SELECT org_id, id FROM assets WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR SHARE",
-    )
+    sqlx::query(concat!(
+        "SELECT org_id, id FROM assets WHERE id = ANY($1) AND ",
+        not_deleted!(),
+        " ORDER BY id FOR SHARE"
+    ))
     .bind(ids)
     .fetch_all(connection)
     .await?
@@ -123,12 +125,12 @@ pub(super) async fn lock_live(
 }
 
 pub(super) async fn delete(store: &PgStore, org: OrgId, id: AssetId) -> Result<DeleteOutcome, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut locks = store.begin().await?;
     // A submission that has locked the asset is waited for, and its render is seen then.
-    let row = sqlx::query(select_asset!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL FOR UPDATE"))
+    let row = sqlx::query(select_asset!("WHERE id = $1 AND org_id = $2 AND ", not_deleted!(), " FOR UPDATE"))
         .bind(id.0)
         .bind(org.0)
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *locks.tx)
         .await?;
     let Some(asset) = row.as_ref().map(columns::asset).transpose()? else {
         return Ok(DeleteOutcome::NotFound);
@@ -139,12 +141,12 @@ pub(super) async fn delete(store: &PgStore, org: OrgId, id: AssetId) -> Result<D
          SELECT 1 FROM renders WHERE garment_id = $1 AND status IN ('queued', 'dispatched', 'running') LIMIT 1",
     )
     .bind(id.0)
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut *locks.tx)
     .await?;
     if in_use.is_some() {
         return Ok(DeleteOutcome::InUse);
     }
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     sqlx::query("UPDATE assets SET deleted_at = $1 WHERE id = $2")
         .bind(Moment(write.now))
         .bind(id.0)

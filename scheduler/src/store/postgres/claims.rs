@@ -15,17 +15,17 @@ pub(super) async fn grant(
     store: &PgStore,
     claims: &[(Job, WorkerId)],
 ) -> Result<Vec<ClaimOutcome>, StoreError> {
-    let mut tx = store.begin().await?;
-    let rows = renders::lock(&mut tx, claims.iter().map(|(job, _)| job.render)).await?;
+    let mut locks = store.begin().await?;
+    let rows = renders::lock(&mut locks, claims.iter().map(|(job, _)| job.render)).await?;
     let inputs: Vec<Uuid> =
         rows.values().flat_map(|row| [row.render.person.0, row.render.garment.0]).collect();
-    let inputs = assets::live(&mut tx, &inputs).await?;
+    let inputs = assets::live(&mut locks.tx, &inputs).await?;
     // Deletion of an asset is refused while a live render needs it.
     let input = |id: AssetId| {
         let asset = inputs.get(&id).cloned();
         asset.ok_or_else(|| corrupt(format_args!("{id} was deleted under a live render")))
     };
-    let write = store.at_work(tx).await?;
+    let write = store.at_work(locks).await?;
     let mut work = write.work();
     let mut outcomes = Vec::with_capacity(claims.len());
     for (job, worker) in claims {
@@ -46,9 +46,9 @@ pub(super) async fn grant(
 }
 
 pub(super) async fn renew(store: &PgStore, heartbeat: &Heartbeat) -> Result<Vec<LeaseVerdict>, StoreError> {
-    let mut tx = store.begin().await?;
-    let rows = renders::lock(&mut tx, heartbeat.held.iter().map(|held| held.render)).await?;
-    let mut write = store.at_work(tx).await?;
+    let mut locks = store.begin().await?;
+    let rows = renders::lock(&mut locks, heartbeat.held.iter().map(|held| held.render)).await?;
+    let mut write = store.at_work(locks).await?;
     announce(&mut write, heartbeat).await?;
     let (mut verdicts, mut renewed) = (Vec::with_capacity(heartbeat.held.len()), Vec::new());
     for held in &heartbeat.held {

@@ -2,7 +2,6 @@
 
 use kraftr_protocol::{RenderId, Timestamp};
 use sqlx::{PgConnection, Row as _};
-use uuid::Uuid;
 
 use super::columns::{self, Moment};
 use super::renders::{self, select_render};
@@ -11,18 +10,6 @@ use crate::store::notices::Notices;
 use crate::store::{
     DeadLetter, DiscardOutcome, Page, Render, ReplayOutcome, Resolution, StoreError, SubmitError, rules,
 };
-
-/// Adds dead letters to the transaction of this connection.
-pub(super) async fn insert(connection: &mut PgConnection, renders: &[RenderId]) -> Result<(), StoreError> {
-    if !renders.is_empty() {
-        let renders: Vec<Uuid> = renders.iter().map(|render| render.0).collect();
-        sqlx::query("INSERT INTO dead_letters (render_id) SELECT * FROM UNNEST($1::uuid[])")
-            .bind(renders)
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
-}
 
 pub(super) async fn list(store: &PgStore, page: &Page) -> Result<Vec<Render>, StoreError> {
     sqlx::query(select_render!(
@@ -55,24 +42,24 @@ async fn lock(
 }
 
 pub(super) async fn get(store: &PgStore, render: RenderId) -> Result<Option<DeadLetter>, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(resolution) = lock(&mut tx, render).await? else { return Ok(None) };
-    let row = renders::lock(&mut tx, [render]).await?.remove(&render);
+    let mut locks = store.begin().await?;
+    let Some(resolution) = lock(&mut locks.tx, render).await? else { return Ok(None) };
+    let row = renders::lock(&mut locks, [render]).await?.remove(&render);
     Ok(row.map(|row| DeadLetter { render: row.render, resolution }))
 }
 
 pub(super) async fn replay(store: &PgStore, render: RenderId) -> Result<ReplayOutcome, StoreError> {
-    let mut tx = store.begin().await?;
-    match lock(&mut tx, render).await? {
+    let mut locks = store.begin().await?;
+    match lock(&mut locks.tx, render).await? {
         None => return Ok(ReplayOutcome::NotFound),
         Some(Some(resolution)) => return Ok(ReplayOutcome::AlreadyResolved(resolution)),
         Some(None) => {}
     }
-    let row = renders::lock(&mut tx, [render]).await?.remove(&render);
+    let row = renders::lock(&mut locks, [render]).await?.remove(&render);
     let Some(row) = row else { return Ok(ReplayOutcome::NotFound) };
     let new = rules::again(&row);
-    let mut facts = renders::facts(&mut tx, std::slice::from_ref(&new)).await?;
-    let mut write = store.at_work(tx).await?;
+    let mut facts = renders::facts(&mut locks, std::slice::from_ref(&new)).await?;
+    let mut write = store.at_work(locks).await?;
     let mut work = write.work();
     let submitted: Result<Render, SubmitError> = rules::submit(&mut work, &new, &mut facts);
     let submitted = match submitted {
@@ -87,13 +74,13 @@ pub(super) async fn replay(store: &PgStore, render: RenderId) -> Result<ReplayOu
 }
 
 pub(super) async fn discard(store: &PgStore, render: RenderId) -> Result<DiscardOutcome, StoreError> {
-    let mut tx = store.begin().await?;
-    match lock(&mut tx, render).await? {
+    let mut locks = store.begin().await?;
+    match lock(&mut locks.tx, render).await? {
         None => return Ok(DiscardOutcome::NotFound),
         Some(Some(resolution)) => return Ok(DiscardOutcome::AlreadyResolved(resolution)),
         Some(None) => {}
     }
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     resolve(&mut write, render, None).await?;
     write.commit().await?;
     Ok(DiscardOutcome::Discarded)

@@ -6,19 +6,19 @@ use sqlx::postgres::PgRow;
 
 use super::columns::{self, Moment};
 use super::renders::render_columns;
-use super::{PASS_MAX, PgStore, Write, leader, number};
+use super::{Locks, PASS_MAX, PgStore, Write, number};
 use crate::domain::dispatch::free_places;
 use crate::store::{StoreError, Term, rules};
 
 pub(super) async fn dispatch(store: &PgStore, term: Term) -> Result<Option<u32>, StoreError> {
-    let mut write = store.write().await?;
-    if !leader::lasts(&mut write, term).await? {
+    let mut locks = store.begin().await?;
+    let Some(room) = room(&mut locks, store.skew(), term).await? else {
         return Ok(None);
-    }
-    let room = room(&mut write).await?;
+    };
     if room.is_empty() {
         return Ok(Some(0));
     }
+    let mut write = store.at_work(locks).await?;
     let mut work = write.work();
     let rows = pick(&mut write, &room).await?;
     for row in &rows {
@@ -30,28 +30,39 @@ pub(super) async fn dispatch(store: &PgStore, term: Term) -> Result<Option<u32>,
     number(rows.len() as i64, "count").map(Some)
 }
 
-/// Lanes that somebody takes jobs from and that have free places, the urgent ones first.
-async fn room(write: &mut Write<'_>) -> Result<Vec<(Lane, u32)>, StoreError> {
+/// Lanes that somebody takes jobs from and that have free places, the urgent ones first; `None` when that term is
+/// over. Takes no lock: what is dispatched is guarded row by row, so that an old leader's last transaction can
+/// only fill a window early.
+async fn room(locks: &mut Locks, skew: i64, term: Term) -> Result<Option<Vec<(Lane, u32)>>, StoreError> {
     let rows = sqlx::query(
-        "SELECT pool, release, class, slots, in_flight FROM (
+        "SELECT clock_timestamp() AS locked_at, pool, release, class, slots, in_flight
+         FROM leader LEFT JOIN (
              SELECT pool, release, class, SUM(slots)::bigint AS slots
              FROM worker_lanes JOIN workers ON workers.id = worker_id
-             WHERE seen_at > $1
+             WHERE seen_at > clock_timestamp() + $2 * interval '1 microsecond' - $3 * interval '1 second'
              GROUP BY pool, release, class
-         ) AS open
-         CROSS JOIN LATERAL (
+         ) AS open ON true
+         LEFT JOIN LATERAL (
              SELECT COUNT(*) AS in_flight FROM renders
              WHERE renders.pool = open.pool AND renders.release = open.release AND renders.class = open.class
                  AND status IN ('dispatched', 'running')
-         ) AS flying
+         ) AS flying ON true
+         WHERE term = $1 AND replica IS NOT NULL AND leader.lease_until > clock_timestamp() + $2 * interval '1 microsecond'
          ORDER BY class = 'batch', pool, release",
     )
-    .bind(Moment(write.now.minus(limits::WORKER_PRESENCE)))
-    .fetch_all(&mut *write.tx)
+    .bind(term.0)
+    .bind(skew)
+    .bind(limits::WORKER_PRESENCE.as_secs_f64())
+    .fetch_all(&mut *locks.tx)
     .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    locks.took(&rows)?;
     let mut room = Vec::new();
     for row in rows {
-        let class: &str = row.try_get("class")?;
+        // The leader's own row, with no lane beside it.
+        let Some(class) = row.try_get::<Option<&str>, _>("class")? else { continue };
         let lane = Lane {
             pool: row.try_get("pool")?,
             release: row.try_get("release")?,
@@ -63,7 +74,7 @@ async fn room(write: &mut Write<'_>) -> Result<Vec<(Lane, u32)>, StoreError> {
             room.push((lane, places));
         }
     }
-    Ok(room)
+    Ok(Some(room))
 }
 
 /// The oldest renders of each lane; those that somebody else has locked are passed over.

@@ -6,9 +6,9 @@ use super::{PgStore, renders};
 use crate::store::{Applied, StoreError, rules};
 
 pub(super) async fn apply(store: &PgStore, events: &[Event]) -> Result<Vec<Applied>, StoreError> {
-    let mut tx = store.begin().await?;
-    let rows = renders::lock(&mut tx, events.iter().map(|event| event.render)).await?;
-    let write = store.at_work(tx).await?;
+    let mut locks = store.begin().await?;
+    let rows = renders::lock(&mut locks, events.iter().map(|event| event.render)).await?;
+    let write = store.at_work(locks).await?;
     let mut work = write.work();
     let mut outcomes = Vec::with_capacity(events.len());
     for event in events {

@@ -4,15 +4,15 @@ use kraftr_protocol::limits;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::PgStore;
 use super::columns::Moment;
-use super::{PgStore, Write};
 use crate::store::{StoreError, Term};
 
 pub(super) async fn lead(store: &PgStore, replica: Uuid) -> Result<Option<Term>, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut locks = store.begin().await?;
     // Whoever asks waits here for whoever asked before, and looks at the clock after that.
-    sqlx::query("SELECT 1 AS locked FROM leader FOR UPDATE").execute(&mut *tx).await?;
-    let mut write = store.at_work(tx).await?;
+    sqlx::query("SELECT 1 AS locked FROM leader FOR UPDATE").execute(&mut *locks.tx).await?;
+    let mut write = store.at_work(locks).await?;
     let term = sqlx::query(
         "UPDATE leader SET
              term = term + (replica IS DISTINCT FROM $1 OR lease_until <= $2)::int, replica = $1, lease_until = $3
@@ -36,17 +36,4 @@ pub(super) async fn resign(store: &PgStore, replica: Uuid) -> Result<(), StoreEr
         .execute(&store.pool)
         .await?;
     Ok(())
-}
-
-/// True while that term lasts. Takes no lock: what is dispatched is guarded row by row, so that an old
-/// leader's last transaction can only fill a window early.
-pub(super) async fn lasts(write: &mut Write<'_>, term: Term) -> Result<bool, StoreError> {
-    let row = sqlx::query(
-        "SELECT 1 AS lasts FROM leader WHERE term = $1 AND replica IS NOT NULL AND lease_until > $2",
-    )
-    .bind(term.0)
-    .bind(Moment(write.now))
-    .fetch_optional(&mut *write.tx)
-    .await?;
-    Ok(row.is_some())
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kraftr_protocol::{Credits, OrgId, RenderId};
+use kraftr_protocol::{Credits, OrgId, RenderId, Timestamp};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{NEWEST, PgStore, columns};
+use super::columns::{self, locking};
+use super::{NEWEST, PgStore};
 use crate::domain::ledger::{self, EntryKind};
 use crate::store::work::Cause;
 use crate::store::{Balance, Entry, Page, StoreError};
@@ -17,21 +19,21 @@ pub(super) async fn grant(
     amount: Credits,
     reference: &str,
 ) -> Result<bool, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut locks = store.begin().await?;
     // The account's lock makes the look and the write one.
-    lock_accounts(&mut tx, &[org]).await?;
+    locks.lock_accounts(&[org]).await?;
     let known = sqlx::query(
         "SELECT 1 AS known FROM ledger_entries
          WHERE org_id = $1 AND account = 'org' AND kind = 'grant' AND reference = $2",
     )
     .bind(org.0)
     .bind(reference)
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut *locks.tx)
     .await?;
     if known.is_some() {
         return Ok(false);
     }
-    let write = store.at_work(tx).await?;
+    let write = store.at_work(locks).await?;
     let mut work = write.work();
     let cause = Cause::Reference(reference.to_owned());
     work.post(org, EntryKind::Grant, &cause, amount, ledger::grant(org, amount));
@@ -39,21 +41,33 @@ pub(super) async fn grant(
     Ok(true)
 }
 
-/// Locks the accounts, in the order that everybody takes; what they hold.
+/// Accounts that are locked.
+pub(super) struct Accounts {
+    /// What each holds: posted and held.
+    pub(super) balances: BTreeMap<OrgId, (i64, i64)>,
+    /// A moment after the last of them was locked; absent when there was none.
+    pub(super) locked_at: Option<Timestamp>,
+}
+
+/// Locks the accounts, in the order that everybody takes.
 pub(super) async fn lock_accounts(
     connection: &mut PgConnection,
     orgs: &[OrgId],
-) -> Result<BTreeMap<OrgId, (i64, i64)>, StoreError> {
+) -> Result<Accounts, StoreError> {
     let orgs: Vec<Uuid> = orgs.iter().map(|org| org.0).collect();
-    sqlx::query(
-        "SELECT org_id, posted, held FROM accounts WHERE org_id = ANY($1) ORDER BY org_id FOR NO KEY UPDATE",
-    )
+    let rows = sqlx::query(locking!(
+        "SELECT org_id, posted, held FROM accounts WHERE org_id = ANY($1) ORDER BY org_id FOR NO KEY UPDATE"
+    ))
     .bind(orgs)
     .fetch_all(connection)
-    .await?
-    .iter()
-    .map(|row| Ok((OrgId(row.try_get("org_id")?), (row.try_get("posted")?, row.try_get("held")?))))
-    .collect()
+    .await?;
+    let balance = |row: &PgRow| {
+        Ok::<_, StoreError>((OrgId(row.try_get("org_id")?), (row.try_get("posted")?, row.try_get("held")?)))
+    };
+    Ok(Accounts {
+        balances: rows.iter().map(balance).collect::<Result<_, _>>()?,
+        locked_at: columns::locked_at(&rows)?,
+    })
 }
 
 pub(super) async fn balance(store: &PgStore, org: OrgId) -> Result<Balance, StoreError> {

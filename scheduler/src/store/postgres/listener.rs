@@ -1,20 +1,23 @@
-//! Notices between processes: `NOTIFY` in the transaction that has something to tell, `LISTEN` in every
-//! replica.
+//! Notices between processes: `NOTIFY` after the transactions that have something to tell, `LISTEN` in every
+//! replica. Not within them: commits that notify wait for each other.
 
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kraftr_protocol::RenderId;
-use sqlx::PgConnection;
 use sqlx::postgres::{PgListener, PgPool};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::store::StoreError;
 use crate::store::notices::{Notice, Notices};
 
 const CHANNEL: &str = "kraftr";
 /// Renders named in one notification, which has less than 8,000 bytes.
 const RENDERS_MAX: usize = 200;
+/// Pause between two notifications.
+const TELL_EVERY: Duration = Duration::from_millis(5);
 /// Pause before the connection that listens is made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,12 +35,44 @@ impl Sender {
     }
 }
 
-/// Tells every other replica, once the transaction commits.
-pub(super) async fn notify(
-    connection: &mut PgConnection,
-    sender: Sender,
-    notices: &Notices,
-) -> Result<(), StoreError> {
+/// Tells the other replicas what was committed, in the background and many commits at once.
+pub(super) struct Teller {
+    line: Arc<Line>,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: Mutex<Notices>,
+    added: Notify,
+}
+
+impl Teller {
+    pub(super) fn start(pool: PgPool, sender: Sender) -> Self {
+        let line = Arc::<Line>::default();
+        let task = tokio::spawn(tell_all(pool, sender, Arc::clone(&line)));
+        Self { line, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Never waits. What the process takes with it when it ends is found by polling.
+    pub(super) fn tell(&self, notices: Notices) {
+        self.line.waiting.lock().unwrap_or_else(PoisonError::into_inner).merge(notices);
+        self.line.added.notify_one();
+    }
+}
+
+async fn tell_all(pool: PgPool, sender: Sender, line: Arc<Line>) {
+    loop {
+        line.added.notified().await;
+        let notices = mem::take(&mut *line.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = notify(&pool, sender, &notices).await {
+            tracing::warn!(%error, "other replicas were not told; they poll");
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+async fn notify(pool: &PgPool, sender: Sender, notices: &Notices) -> Result<(), sqlx::Error> {
     let prefix = sender.prefix();
     let payloads: Vec<String> =
         payloads(notices).into_iter().map(|payload| prefix.clone() + &payload).collect();
@@ -45,7 +80,7 @@ pub(super) async fn notify(
         sqlx::query("SELECT pg_notify($1, payload) FROM UNNEST($2::text[]) AS told (payload)")
             .bind(CHANNEL)
             .bind(payloads)
-            .execute(connection)
+            .execute(pool)
             .await?;
     }
     Ok(())

@@ -1,13 +1,32 @@
 //! What must happen because a transaction was committed.
 
 use kraftr_protocol::Timestamp;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::columns::Moment;
+use super::statement::Columns;
 use super::{PgStore, corrupt, number};
 use crate::domain::retry::outbox_delay;
 use crate::store::{OutboxRow, StoreError, Topic};
+
+/// Says the insertion of these rows.
+pub(super) fn insert(
+    sql: &mut QueryBuilder<Postgres>,
+    topics: &[Topic],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let texts: Result<Vec<String>, _> = topics.iter().map(serde_json::to_string).collect();
+    let renders: Vec<Option<Uuid>> =
+        topics.iter().map(|topic| topic.render().map(|render| render.0)).collect();
+    Columns::default()
+        .add("topic", "jsonb", texts.map_err(corrupt)?)
+        .add("render_id", "uuid", renders)
+        .moment("due_at", now)
+        .moment("created_at", now)
+        .insert_into("outbox", sql);
+    Ok(())
+}
 
 /// Adds rows to the transaction of this connection.
 pub(super) async fn add(
@@ -18,36 +37,24 @@ pub(super) async fn add(
     if topics.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> =
-        topics.iter().map(serde_json::to_string).collect::<Result<_, _>>().map_err(corrupt)?;
-    let renders: Vec<Option<Uuid>> =
-        topics.iter().map(|topic| topic.render().map(|render| render.0)).collect();
-    sqlx::query(
-        "INSERT INTO outbox (topic, render_id, due_at, created_at)
-         SELECT topic::jsonb, render_id, $3, $3
-         FROM UNNEST($1::text[], $2::uuid[]) WITH ORDINALITY AS added (topic, render_id, place) ORDER BY place",
-    )
-    .bind(texts)
-    .bind(renders)
-    .bind(Moment(now))
-    .execute(connection)
-    .await?;
+    let mut sql = QueryBuilder::new("");
+    insert(&mut sql, topics, now)?;
+    sql.build().execute(connection).await?;
     Ok(())
 }
 
 pub(super) async fn due(store: &PgStore, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-    let mut connection = store.pool.acquire().await?;
-    let now = store.now(&mut connection).await?;
     let mut rows: Vec<OutboxRow> = sqlx::query(
-        "SELECT id, topic::text AS topic, tries FROM outbox AS due WHERE due_at <= $1 AND NOT EXISTS (
+        "SELECT id, topic::text AS topic, tries FROM outbox AS due
+         WHERE due_at <= now() + $1 * interval '1 microsecond' AND NOT EXISTS (
              SELECT 1 FROM outbox AS earlier
              WHERE earlier.render_id = due.render_id AND earlier.id < due.id AND earlier.tries > 0
-                 AND earlier.due_at > $1)
+                 AND earlier.due_at > now() + $1 * interval '1 microsecond')
          ORDER BY due_at, id LIMIT $2",
     )
-    .bind(Moment(now))
+    .bind(store.skew())
     .bind(i64::from(limit))
-    .fetch_all(&mut *connection)
+    .fetch_all(&store.pool)
     .await?
     .iter()
     .map(|row| {
@@ -68,13 +75,13 @@ pub(super) async fn settle(store: &PgStore, done: &[i64]) -> Result<(), StoreErr
 }
 
 pub(super) async fn defer(store: &PgStore, rows: &[i64]) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
+    let mut locks = store.begin().await?;
     let tried =
         sqlx::query("SELECT id, tries + 1 AS tries FROM outbox WHERE id = ANY($1) ORDER BY id FOR UPDATE")
             .bind(rows)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut *locks.tx)
             .await?;
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     let (mut ids, mut tries, mut due) = (Vec::new(), Vec::new(), Vec::new());
     for row in &tried {
         let times: i64 = row.try_get("tries")?;

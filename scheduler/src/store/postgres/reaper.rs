@@ -59,13 +59,13 @@ async fn waited_too_long(write: &mut Write<'_>) -> Result<Vec<RenderRow>, StoreE
 }
 
 pub(super) async fn requeue_in_flight(store: &PgStore) -> Result<u32, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut locks = store.begin().await?;
     let rows = sqlx::query(select_render!(
         "WHERE status IN ('dispatched', 'running') ORDER BY id FOR NO KEY UPDATE"
     ))
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *locks.tx)
     .await?;
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     let mut work = write.work();
     for row in &rows {
         rules::restart(&mut work, &mut columns::render(row)?)?;

@@ -6,8 +6,8 @@ use kraftr_protocol::{ArtifactId, Credits, OrgId, RenderId, Status};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::columns::{self, Moment};
-use super::{NEWEST, PgStore, assets, idempotency, ledger, outbox};
+use super::columns::{self, Moment, locking, not_deleted};
+use super::{Locks, NEWEST, PgStore, assets, idempotency, outbox};
 use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
@@ -26,8 +26,8 @@ macro_rules! render_columns {
 pub(super) use render_columns;
 
 macro_rules! select_render {
-    ($rest:expr) => {
-        concat!("SELECT ", crate::store::postgres::renders::render_columns!(), " FROM renders ", $rest)
+    ($($rest:expr),+) => {
+        concat!("SELECT ", crate::store::postgres::renders::render_columns!(), " FROM renders ", $($rest),+)
     };
 }
 pub(super) use select_render;
@@ -36,9 +36,9 @@ pub(super) async fn submit(
     store: &PgStore,
     renders: &[NewRender],
 ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
-    let mut tx = store.begin().await?;
-    let mut facts = facts(&mut tx, renders).await?;
-    let write = store.at_work(tx).await?;
+    let mut locks = store.begin().await?;
+    let mut facts = facts(&mut locks, renders).await?;
+    let write = store.at_work(locks).await?;
     let mut work = write.work();
     let outcomes = renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect();
     write.finish(work).await?;
@@ -46,35 +46,41 @@ pub(super) async fn submit(
 }
 
 /// What the submissions are judged by; locked.
-pub(super) async fn facts(connection: &mut PgConnection, renders: &[NewRender]) -> Result<Facts, StoreError> {
+pub(super) async fn facts(locks: &mut Locks, renders: &[NewRender]) -> Result<Facts, StoreError> {
     let tickets =
-        idempotency::lock_held(connection, renders.iter().filter_map(|new| new.ticket.as_ref())).await?;
+        idempotency::lock_held(&mut locks.tx, renders.iter().filter_map(|new| new.ticket.as_ref())).await?;
     let wanted: Vec<Uuid> = renders.iter().flat_map(|new| [new.person.0, new.garment.0]).collect();
-    let assets = assets::lock_live(connection, &wanted).await?;
+    let assets = assets::lock_live(&mut locks.tx, &wanted).await?;
     let orgs: Vec<OrgId> = renders.iter().map(|new| new.org).collect();
-    let accounts = ledger::lock_accounts(connection, &orgs).await?;
-    let available = accounts.into_iter().map(|(org, (posted, held))| (org, Credits(posted - held))).collect();
+    locks.lock_accounts(&orgs).await?;
+    let available =
+        locks.accounts.iter().map(|(org, (posted, held))| (*org, Credits(posted - held))).collect();
     Ok(Facts { tickets, assets, available })
 }
 
 /// Locks the renders of these ids, in the order that everybody takes; deleted ones are not there.
 pub(super) async fn lock(
-    connection: &mut PgConnection,
+    locks: &mut Locks,
     ids: impl IntoIterator<Item = RenderId>,
 ) -> Result<BTreeMap<RenderId, RenderRow>, StoreError> {
     let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();
-    sqlx::query(select_render!("WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE"))
-        .bind(ids)
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(|row| columns::render(row).map(|row| (row.render.id, row)))
-        .collect()
+    let rows = sqlx::query(locking!(
+        "SELECT ",
+        render_columns!(),
+        " FROM renders WHERE id = ANY($1) AND ",
+        not_deleted!(),
+        " ORDER BY id FOR NO KEY UPDATE"
+    ))
+    .bind(ids)
+    .fetch_all(&mut *locks.tx)
+    .await?;
+    locks.took(&rows)?;
+    rows.iter().map(|row| columns::render(row).map(|row| (row.render.id, row))).collect()
 }
 
 /// The render of that id, as it is now.
 pub(super) async fn peek(store: &PgStore, id: RenderId) -> Result<Option<RenderRow>, StoreError> {
-    sqlx::query(select_render!("WHERE id = $1 AND deleted_at IS NULL"))
+    sqlx::query(select_render!("WHERE id = $1 AND ", not_deleted!()))
         .bind(id.0)
         .fetch_optional(&store.pool)
         .await?
@@ -114,7 +120,7 @@ async fn with_artifacts(
 
 pub(super) async fn get(store: &PgStore, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError> {
     let mut connection = store.pool.acquire().await?;
-    let row = sqlx::query(select_render!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL"))
+    let row = sqlx::query(select_render!("WHERE id = $1 AND org_id = $2 AND ", not_deleted!()))
         .bind(id.0)
         .bind(org.0)
         .fetch_optional(&mut *connection)
@@ -167,20 +173,16 @@ pub(super) async fn transitions(
     .collect()
 }
 
-async fn lock_of_org(
-    connection: &mut PgConnection,
-    org: OrgId,
-    id: RenderId,
-) -> Result<Option<RenderRow>, StoreError> {
-    Ok(lock(connection, [id]).await?.remove(&id).filter(|row| row.render.org == org))
+async fn lock_of_org(locks: &mut Locks, org: OrgId, id: RenderId) -> Result<Option<RenderRow>, StoreError> {
+    Ok(lock(locks, [id]).await?.remove(&id).filter(|row| row.render.org == org))
 }
 
 pub(super) async fn cancel(store: &PgStore, org: OrgId, id: RenderId) -> Result<CancelOutcome, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(mut row) = lock_of_org(&mut tx, org, id).await? else {
+    let mut locks = store.begin().await?;
+    let Some(mut row) = lock_of_org(&mut locks, org, id).await? else {
         return Ok(CancelOutcome::NotFound);
     };
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     let mut work = write.work();
     match rules::cancel(&mut work, &mut row)? {
         Cancelled::AlreadyEnded => {
@@ -199,14 +201,14 @@ pub(super) async fn cancel(store: &PgStore, org: OrgId, id: RenderId) -> Result<
 }
 
 pub(super) async fn delete(store: &PgStore, org: OrgId, id: RenderId) -> Result<DeleteOutcome, StoreError> {
-    let mut tx = store.begin().await?;
-    let Some(row) = lock_of_org(&mut tx, org, id).await? else {
+    let mut locks = store.begin().await?;
+    let Some(row) = lock_of_org(&mut locks, org, id).await? else {
         return Ok(DeleteOutcome::NotFound);
     };
     if !row.render.status.is_terminal() {
         return Ok(DeleteOutcome::InUse);
     }
-    let mut write = store.at_work(tx).await?;
+    let mut write = store.at_work(locks).await?;
     let renders = with_artifacts(&mut write.tx, vec![row]).await?;
     sqlx::query("UPDATE renders SET deleted_at = $1, metadata = NULL, webhook = NULL WHERE id = $2")
         .bind(Moment(write.now))
@@ -227,11 +229,12 @@ pub(super) async fn artifact(
     org: OrgId,
     id: ArtifactId,
 ) -> Result<Option<Artifact>, StoreError> {
-    sqlx::query(
+    sqlx::query(concat!(
         "SELECT artifacts.id, render_id, sample, object_key, sha256, content_type, width, height, bytes
          FROM artifacts JOIN renders ON renders.id = render_id
-         WHERE artifacts.id = $1 AND org_id = $2 AND deleted_at IS NULL",
-    )
+         WHERE artifacts.id = $1 AND org_id = $2 AND ",
+        not_deleted!()
+    ))
     .bind(id.0)
     .bind(org.0)
     .fetch_optional(&store.pool)
