@@ -334,6 +334,15 @@ pub enum AdminCommand {
     /// The ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Compare rows, objects and queues with each other; exit code 1 when they disagree
+    Fsck {
+        /// Erase objects that no row refers to
+        #[arg(long)]
+        repair: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Renders that took workers down: they ended, and the credits went back
     #[command(subcommand)]
     DeadLetters(DeadLetterCommand),

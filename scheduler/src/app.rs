@@ -16,7 +16,7 @@ use crate::hub::Hub;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::{NewRender, Render, Store, StoreError, SubmitError};
-use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink};
+use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink, sweeper};
 
 /// How a scheduler behaves.
 #[derive(Debug, Clone)]
@@ -202,7 +202,7 @@ impl Scheduler {
                 });
             })+};
         }
-        spawn!(leader dispatcher relay claims sink reaper hub);
+        spawn!(leader dispatcher relay claims sink reaper sweeper hub);
         let (router, http_stop) = (http::router(Arc::clone(&self.app)), stop.clone());
         loops.spawn(async move {
             axum::serve(listener, router)

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod clock;
 pub mod dispatcher;
 pub mod domain;
+pub mod fsck;
 mod group;
 pub mod http;
 pub mod hub;
@@ -20,6 +21,7 @@ pub mod reaper;
 pub mod relay;
 pub mod sink;
 pub mod store;
+pub mod sweeper;
 mod wake;
 
 pub use app::{App, Config, Parts, Scheduler, SchedulerError};

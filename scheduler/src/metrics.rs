@@ -98,6 +98,8 @@ metrics! {
     renders: Family<StatusLabels, Gauge> = "kraftr_renders", Family::default();
     /// Outbox rows that wait.
     outbox_rows: Gauge = "kraftr_outbox_rows", Gauge::default();
+    /// Objects that no row referred to and that were erased.
+    objects_swept: Counter = "kraftr_objects_swept", Counter::default();
     /// Renders that the present workers can run at once.
     worker_slots: Gauge = "kraftr_worker_slots", Gauge::default();
     /// Places where the ledger breaks an invariant, at the last audit; must be 0.

@@ -1,7 +1,11 @@
 //! Brings back renders that were lost on the way, while this replica leads.
+//!
+//! It looks now and then, and at once when the broker gave a job up: that message only wakes it, and what has
+//! become of the render is decided by its row.
 
 use std::time::Duration;
 
+use kraftr_protocol::message::Job;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -21,6 +25,10 @@ pub async fn step(app: &App) -> Result<Reaped, StoreError> {
 
 /// Passes until `shutdown`.
 pub async fn run(app: &App, shutdown: CancellationToken) {
+    let mut given_up = match app.transport.consume_given_up().await {
+        Ok(given_up) => given_up,
+        Err(error) => return tracing::error!(%error, "what the broker gives up cannot be consumed"),
+    };
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -32,6 +40,14 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
+            job = given_up.next() => match job {
+                Some(job) => {
+                    let Job { render, attempt } = job.body;
+                    tracing::warn!(render.id = %render, render.attempt = attempt, "the broker gave a job up");
+                    job.ack();
+                }
+                None => return,
+            },
         }
     }
 }

@@ -8,11 +8,14 @@
 mod columns;
 pub mod conformance;
 mod notices;
+pub mod objects;
 pub mod postgres;
 pub mod rows;
 mod rules;
 pub mod sqlite;
 mod work;
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
@@ -25,6 +28,7 @@ use uuid::Uuid;
 
 use crate::domain::invariants::Audit;
 pub use notices::Notice;
+pub use objects::{LaneLoad, ObjectKind, ObjectName, ObjectRow};
 pub use rows::{
     ApiKey, Artifact, Asset, Balance, Claimed, Entry, NewAsset, NewRender, Org, OutboxRow, Page, Render,
     Topic, TransitionRow,
@@ -362,6 +366,13 @@ pub trait Store: Send + Sync + 'static {
     async fn replay_dead_letter(&self, render: RenderId) -> Result<ReplayOutcome, StoreError>;
     /// Decides that nothing is to be done.
     async fn discard_dead_letter(&self, render: RenderId) -> Result<DiscardOutcome, StoreError>;
+
+    /// Those of these keys that a row which is not deleted refers to, or that a claim under way may still report.
+    async fn wanted_objects(&self, keys: &[String]) -> Result<BTreeSet<String>, StoreError>;
+    /// The objects that rows of one kind refer to, newest row first.
+    async fn objects(&self, kind: ObjectKind, page: &Page) -> Result<Vec<ObjectRow>, StoreError>;
+    /// What is in flight in each lane that has anything in flight.
+    async fn lanes_in_flight(&self) -> Result<Vec<LaneLoad>, StoreError>;
 
     /// Checks every invariant of the ledger against the rows.
     async fn audit(&self) -> Result<Audit, StoreError>;

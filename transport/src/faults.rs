@@ -265,6 +265,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.consume_jobs(lanes, prefetch).await
     }
 
+    async fn consume_given_up(&self) -> Result<BoxSource<Delivery<Job>>, TransportError> {
+        self.inner.consume_given_up().await
+    }
+
     async fn publish_event(&self, event: Event) -> Result<(), TransportError> {
         self.publish(&Message::Event(event)).await
     }

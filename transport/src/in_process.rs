@@ -73,6 +73,8 @@ pub struct InProcess {
 struct Shared {
     jobs: Arc<Queue<Lane, Job>>,
     events: Arc<Queue<(), Event>>,
+    /// Nothing is given up within a process.
+    given_up: Arc<Queue<(), Job>>,
     calls: Arc<Calls>,
     progress: Broadcast<Progress>,
     control: Broadcast<Control>,
@@ -85,6 +87,7 @@ impl InProcess {
             shared: Arc::new(Shared {
                 jobs: Arc::new(Queue::new(|lane: &Lane| format!("lane {lane}"), bounds.jobs_per_lane)),
                 events: Arc::new(Queue::new(|()| "the event queue".to_owned(), bounds.events)),
+                given_up: Arc::new(Queue::new(|()| "what was given up".to_owned(), 1)),
                 calls: Arc::new(Calls::new(bounds.calls, bounds.call_timeout)),
                 progress: Broadcast::new(bounds.broadcasts),
                 control: Broadcast::new(bounds.broadcasts),
@@ -103,6 +106,7 @@ impl Shared {
     fn close(&self) {
         self.jobs.close();
         self.events.close();
+        self.given_up.close();
         self.calls.close();
         self.progress.close();
         self.control.close();
@@ -127,6 +131,10 @@ impl Transport for InProcess {
         prefetch: usize,
     ) -> Result<BoxSource<Delivery<Job>>, TransportError> {
         self.shared.jobs.consume(lanes.to_vec(), prefetch)
+    }
+
+    async fn consume_given_up(&self) -> Result<BoxSource<Delivery<Job>>, TransportError> {
+        self.shared.given_up.consume(vec![()], 1)
     }
 
     async fn publish_event(&self, event: Event) -> Result<(), TransportError> {

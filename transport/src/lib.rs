@@ -151,6 +151,10 @@ pub trait Transport: Send + Sync + 'static {
         prefetch: usize,
     ) -> Result<BoxSource<Delivery<Job>>, TransportError>;
 
+    /// Takes jobs that were delivered too often and given up; a transport that never gives up has none. Whoever
+    /// takes one looks at the database: the message itself decides nothing.
+    async fn consume_given_up(&self) -> Result<BoxSource<Delivery<Job>>, TransportError>;
+
     /// Queues an event; returns once it is safe there.
     async fn publish_event(&self, event: Event) -> Result<(), TransportError>;
 

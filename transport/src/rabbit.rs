@@ -1,7 +1,7 @@
 //! The transport over RabbitMQ, 3.10 or later.
 //!
 //! ```text
-//! <ns>.jobs      direct   -> <ns>.jobs.<lane>   quorum, one for each lane; given up: -> <ns>.dead
+//! <ns>.jobs      direct   -> <ns>.jobs.<lane>   quorum, one for each lane; given up: -> <ns>.dead, a queue
 //! <ns>.events    queue, quorum                                             given up: -> <ns>.dead.events
 //! <ns>.calls     queue, bounded in time and length; answers by direct reply-to
 //! <ns>.progress  fanout   -> an exclusive, bounded queue of each listener
@@ -66,6 +66,18 @@ impl RabbitConfig {
     }
 }
 
+/// Given-up jobs that a consumer holds at most.
+const GIVEN_UP_AT_ONCE: usize = 16;
+
+/// What is in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Its name.
+    pub queue: String,
+    /// Messages that wait and consumers that take them; absent when there is no such queue.
+    pub depth: Option<(u32, u32)>,
+}
+
 /// [`Transport`] over RabbitMQ. Dropping it closes it without waiting.
 pub struct RabbitMq {
     links: Arc<Links>,
@@ -91,6 +103,25 @@ impl RabbitMq {
             links,
             topology,
         })
+    }
+
+    /// What waits in the queues of these lanes, in the events' queue and in the two queues of what was given up.
+    pub async fn depths(&self, lanes: &[Lane]) -> Result<Vec<QueueDepth>, TransportError> {
+        let lanes = lanes.iter().map(|lane| self.topology.lane(lane));
+        let others = [self.topology.events(), self.topology.dead(), self.topology.dead_events()];
+        let link = self.links.standing().await?;
+        let mut depths = Vec::new();
+        for queue in lanes.chain(others) {
+            let depth = topology::depth(&link, &queue).await;
+            let depth = depth.map_err(|error| TransportError::Unavailable { reason: error.to_string() })?;
+            depths.push(QueueDepth { queue, depth });
+        }
+        Ok(depths)
+    }
+
+    /// The queue of a lane.
+    pub fn queue_of(&self, lane: &Lane) -> String {
+        self.topology.lane(lane)
     }
 
     /// Ends every subscription, refuses everything from now on, and closes the connection. What was published is
@@ -125,6 +156,12 @@ impl Transport for RabbitMq {
         self.links.open_or_closed()?;
         let queues = lanes.iter().map(|lane| self.topology.lane(lane)).collect();
         Ok(intake::start(Arc::clone(&self.links), Arc::clone(&self.topology), queues, prefetch))
+    }
+
+    async fn consume_given_up(&self) -> Result<BoxSource<Delivery<Job>>, TransportError> {
+        self.links.open_or_closed()?;
+        let queues = vec![self.topology.dead()];
+        Ok(intake::start(Arc::clone(&self.links), Arc::clone(&self.topology), queues, GIVEN_UP_AT_ONCE))
     }
 
     async fn publish_event(&self, event: Event) -> Result<(), TransportError> {

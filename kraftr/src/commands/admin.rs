@@ -1,12 +1,14 @@
-//! `kraftr admin`: orgs, keys, credits and dead letters, straight on the database.
+//! `kraftr admin`: orgs, keys, credits, dead letters and repair, straight on the database.
 
 mod dead_letters;
+mod fsck;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kraftr_protocol::OrgId;
+use kraftr_scheduler::blobs::directory::DirectoryBlobs;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
 use kraftr_scheduler::domain::invariants::{Audit, Invariant};
 use kraftr_scheduler::store::Store;
@@ -14,7 +16,7 @@ use kraftr_scheduler::store::sqlite::SqliteStore;
 
 use crate::cli::{AdminArgs, AdminCommand, DATA_DIR, KeyCommand, LedgerCommand, OrgChoice, OrgCommand};
 use crate::commands::Outcome;
-use crate::config::concerns::Database;
+use crate::config::concerns::{Amqp, Database, S3};
 use crate::config::value::{DatabaseKind, Setting};
 use crate::config::{Role, Scope, Settings};
 use crate::data_dir::DataDir;
@@ -22,8 +24,8 @@ use crate::{connect, fleet, output};
 
 /// Runs the command, also beside a running fleet.
 pub async fn run(args: AdminArgs) -> Result<Outcome> {
-    let store = open(&args).await?;
-    let store = &*store;
+    let opened = open(&args).await?;
+    let store = &*opened;
     match args.command {
         AdminCommand::Org(OrgCommand::List) => list_orgs(store).await?,
         AdminCommand::Org(OrgCommand::Create { name }) => output::line(store.create_org(&name).await?.id)?,
@@ -60,6 +62,9 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
             return Ok(if audit.ok() { Outcome::Done } else { Outcome::FoundFault });
         }
         AdminCommand::DeadLetters(command) => dead_letters::run(store, command).await?,
+        AdminCommand::Fsck { repair, json } => {
+            return fsck::run(sides(&args, opened).await?, repair, json).await;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -85,6 +90,30 @@ async fn open(args: &AdminArgs) -> Result<Arc<dyn Store>> {
     }
     settings.finish(Some(()))?;
     open_directory(Path::new(DATA_DIR)).await
+}
+
+/// What `fsck` compares: a directory's own parts, else the services that are configured.
+async fn sides(args: &AdminArgs, store: Arc<dyn Store>) -> Result<fsck::Sides> {
+    let mut settings = Settings::load(&args.flags.sources(), Scope::Role(Role::Admin));
+    if args.data_dir.is_some() || !settings.has("database.url") {
+        settings.finish(Some(()))?;
+        let directory = args.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR));
+        let objects = DataDir::existing(directory)?.blobs();
+        let clock = Arc::new(SystemClock);
+        // Nobody follows a link of this command.
+        let blobs = DirectoryBlobs::new(objects, String::new(), [0; 32], clock)?;
+        return Ok(fsck::Sides { store, blobs: Arc::new(blobs), broker: None });
+    }
+    let broker: Option<Amqp> = if settings.has("amqp.url") { settings.read() } else { None };
+    let s3: Option<S3> = settings.read();
+    let s3 = settings.finish(s3)?;
+    let blobs = connect::objects(&s3);
+    blobs.check().await.context("the bucket")?;
+    let broker = match broker {
+        Some(config) => Some(connect::reach_broker(&config, fsck::PATIENCE).await?),
+        None => None,
+    };
+    Ok(fsck::Sides { store, blobs: Arc::new(blobs), broker })
 }
 
 async fn open_directory(directory: &Path) -> Result<Arc<dyn Store>> {

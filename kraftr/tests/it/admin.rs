@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
+use kraftr_protocol::{AssetId, Digest};
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
+use kraftr_scheduler::store::objects::asset_key;
 use kraftr_scheduler::store::sqlite::SqliteStore;
+use kraftr_scheduler::store::{NewAsset, Store as _};
+use uuid::Uuid;
 
 use crate::program::{arg, failure_of, kraftr, stdout_of};
 
@@ -65,4 +69,32 @@ async fn mistakes_of_the_configuration_are_refused_before_anything_is_opened() {
     let said = failure_of(&admin(&[], &["org", "list", "--database-url", &missing]), 1);
     assert!(said.contains("there is no database at"), "{said}");
     assert!(!fleet.directory().join("kraftr.db.typo").exists(), "nothing is made by looking");
+}
+
+#[tokio::test]
+async fn fsck_says_what_does_not_agree() {
+    let fleet = Fleet::new().await;
+    let directory = arg(fleet.directory()).to_owned();
+    let fsck = ["--data-dir", &directory, "fsck", "--json"];
+    let said: serde_json::Value = serde_json::from_str(&stdout_of(&admin(&[], &fsck))).unwrap();
+    assert_eq!((&said["ok"], &said["queues"]), (&true.into(), &serde_json::Value::Null), "{said}");
+    let org = stdout_of(&admin(&[], &["--data-dir", &directory, "org", "create", "shop"]));
+    let file = fleet.directory().join("kraftr.db");
+    let store = SqliteStore::open(&file, Arc::new(SystemClock), Arc::new(SystemIds)).await.unwrap();
+    let (org, id) = (org.trim().parse().unwrap(), AssetId(Uuid::from_u128(1)));
+    let asset = NewAsset {
+        id,
+        org,
+        object_key: asset_key(org, id),
+        sha256: Digest::of(b"picture"),
+        content_type: "image/png".into(),
+        width: 64,
+        height: 64,
+        bytes: 7,
+    };
+    store.insert_asset(&asset, None).await.unwrap();
+    let said = admin(&[], &fsck);
+    assert_eq!(said.status.code(), Some(1));
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(said["missing"][0]["key"], asset.object_key);
 }

@@ -24,6 +24,7 @@ use super::limits::{BODY_TIME_MAX, FORM_OVERHEAD_MAX, announced_bytes, too_slow}
 use super::page::{Listing, Window, listing, one_more};
 use super::path::{Id, Noun};
 use super::problem::{Code, Problem};
+use crate::store::objects::asset_key;
 use crate::store::{Asset, DeleteOutcome, NewAsset, Resource, Ticket};
 
 /// The one field of an upload.
@@ -214,7 +215,7 @@ async fn keep(api: &Api, org: OrgId, file: Bytes, ticket: Option<Ticket>) -> Res
         return Ok(known);
     }
     let id = AssetId(api.app.ids.uuid(api.app.clock.now()));
-    let object_key = format!("assets/{org}/{id}.png");
+    let object_key = asset_key(org, id);
     let new = NewAsset {
         id,
         org,

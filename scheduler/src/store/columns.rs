@@ -33,7 +33,7 @@ pub(super) fn transition_named(word: &str) -> Result<Transition, StoreError> {
 macro_rules! row_readers {
     ($Row:ty, $Moment:ty, $read_moment:expr) => {
         use kraftr_protocol::{
-            ApiKeyId, ArtifactId, AssetId, Class, Credits, EntryId, Epoch, GpuMillis, OrgId, RenderId,
+            ApiKeyId, ArtifactId, AssetId, Class, Credits, EntryId, Epoch, GpuMillis, Lane, OrgId, RenderId,
             Status, WatermarkRef, WorkerId,
         };
         use sqlx::Row as _;
@@ -42,7 +42,32 @@ macro_rules! row_readers {
         use crate::domain::retry::Blame;
         use crate::store::columns::{corrupt, digest, json, number, transition_named};
         use crate::store::work::RenderRow;
-        use crate::store::{ApiKey, Artifact, Asset, Entry, Org, Render, StoreError, TransitionRow};
+        use crate::store::{
+            ApiKey, Artifact, Asset, Entry, LaneLoad, ObjectRow, Org, Render, StoreError, TransitionRow,
+        };
+
+        /// Reads where a row's object is.
+        pub(super) fn object(row: &$Row) -> Result<ObjectRow, StoreError> {
+            Ok(ObjectRow {
+                id: row.try_get("id")?,
+                key: row.try_get("object_key")?,
+                bytes: number(row.try_get("bytes")?, "bytes")?,
+            })
+        }
+
+        /// Reads what is in flight in a lane.
+        pub(super) fn lane_load(row: &$Row) -> Result<LaneLoad, StoreError> {
+            let lane = Lane {
+                pool: row.try_get("pool")?,
+                release: row.try_get("release")?,
+                class: class(row.try_get("class")?)?,
+            };
+            Ok(LaneLoad {
+                lane,
+                dispatched: number(row.try_get("dispatched")?, "dispatched")?,
+                running: number(row.try_get("running")?, "running")?,
+            })
+        }
 
         /// Reads a render; `artifacts` stay empty.
         pub(super) fn render(row: &$Row) -> Result<RenderRow, StoreError> {

@@ -18,13 +18,14 @@ mod leader;
 mod ledger;
 mod listener;
 mod migrations;
+mod objects;
 mod orgs;
 mod outbox;
 mod reaper;
 mod renders;
 mod statement;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -47,8 +48,9 @@ use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
 use super::{
     ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeadLetter, DeleteOutcome,
-    DiscardOutcome, Entry, Gauges, Idempotency, NewAsset, NewRender, Notice, Org, OutboxRow, Page, Reaped,
-    Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term, Ticket, TransitionRow,
+    DiscardOutcome, Entry, Gauges, Idempotency, LaneLoad, NewAsset, NewRender, Notice, ObjectKind, ObjectRow,
+    Org, OutboxRow, Page, Reaped, Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term,
+    Ticket, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -412,6 +414,18 @@ impl Store for PgStore {
 
     async fn discard_dead_letter(&self, render: RenderId) -> Result<DiscardOutcome, StoreError> {
         dead_letters::discard(self, render).await
+    }
+
+    async fn wanted_objects(&self, keys: &[String]) -> Result<BTreeSet<String>, StoreError> {
+        objects::wanted(self, keys).await
+    }
+
+    async fn objects(&self, kind: ObjectKind, page: &Page) -> Result<Vec<ObjectRow>, StoreError> {
+        objects::list(self, kind, page).await
+    }
+
+    async fn lanes_in_flight(&self) -> Result<Vec<LaneLoad>, StoreError> {
+        objects::lanes_in_flight(self).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

@@ -16,11 +16,13 @@ mod idempotency;
 mod leader;
 mod ledger;
 mod migrations;
+mod objects;
 mod orgs;
 mod outbox;
 mod reaper;
 mod renders;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +43,9 @@ use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
 use super::{
     ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeadLetter, DeleteOutcome,
-    DiscardOutcome, Entry, Gauges, Idempotency, NewAsset, NewRender, Notice, Org, OutboxRow, Page, Reaped,
-    Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term, Ticket, TransitionRow,
+    DiscardOutcome, Entry, Gauges, Idempotency, LaneLoad, NewAsset, NewRender, Notice, ObjectKind, ObjectRow,
+    Org, OutboxRow, Page, Reaped, Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term,
+    Ticket, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -326,6 +329,18 @@ impl Store for SqliteStore {
 
     async fn discard_dead_letter(&self, render: RenderId) -> Result<DiscardOutcome, StoreError> {
         dead_letters::discard(self, render).await
+    }
+
+    async fn wanted_objects(&self, keys: &[String]) -> Result<BTreeSet<String>, StoreError> {
+        objects::wanted(self, keys).await
+    }
+
+    async fn objects(&self, kind: ObjectKind, page: &Page) -> Result<Vec<ObjectRow>, StoreError> {
+        objects::list(self, kind, page).await
+    }
+
+    async fn lanes_in_flight(&self) -> Result<Vec<LaneLoad>, StoreError> {
+        objects::lanes_in_flight(self).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

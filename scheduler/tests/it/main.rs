@@ -8,6 +8,7 @@
 mod blobs;
 mod http;
 mod ledger_properties;
+mod objects;
 mod postgres;
 mod s3;
 mod services;

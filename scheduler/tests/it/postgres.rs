@@ -10,7 +10,8 @@ use kraftr_protocol::{
 };
 use kraftr_scheduler::store::postgres::PgStore;
 use kraftr_scheduler::store::{
-    Applied, ClaimOutcome, Idempotency, NewAsset, NewRender, Page, Render, Store, SubmitError, Term,
+    Applied, ClaimOutcome, Idempotency, NewAsset, NewRender, ObjectKind, Page, Render, Store, SubmitError,
+    Term,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tracing::field::{Field, Visit};
@@ -378,6 +379,12 @@ async fn everyday(store: &PgStore, tenant: &Tenant) {
     store.assets(org, &page).await.unwrap();
     store.asset(org, tenant.person).await.unwrap();
     store.asset_by_digest(org, secret).await.unwrap();
+    let keys: Vec<String> = done.artifacts.iter().map(|artifact| artifact.object_key.clone()).collect();
+    assert_eq!(store.wanted_objects(&keys).await.unwrap().len(), 1);
+    for kind in [ObjectKind::Assets, ObjectKind::Artifacts] {
+        store.objects(kind, &page).await.unwrap();
+    }
+    store.lanes_in_flight().await.unwrap();
     store.delete_asset(org, tenant.person).await.unwrap();
     store.delete_render(org, done.id).await.unwrap();
     store.gauges().await.unwrap();

@@ -86,4 +86,5 @@ suite! {
     a_restart_requeues_without_blame
     the_history_is_whole
     poison_becomes_a_dead_letter
+    objects_are_wanted_while_somebody_may_ask_for_them
 }

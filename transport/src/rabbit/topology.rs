@@ -5,8 +5,12 @@ use std::time::Duration;
 use kraftr_protocol::Lane;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, ErrorKind, ExchangeKind};
 
+use super::link::Link;
+
+/// The reply code for what is not there.
+const NOT_FOUND: u16 = 404;
 /// Messages that the broker gave up and that are kept to be looked at.
 const DEAD_MAX: i64 = 100_000;
 /// Calls that wait for a scheduler.
@@ -54,11 +58,11 @@ impl Topology {
         self.named("control")
     }
 
-    fn dead(&self) -> String {
+    pub(super) fn dead(&self) -> String {
         self.named("dead")
     }
 
-    fn dead_events(&self) -> String {
+    pub(super) fn dead_events(&self) -> String {
         self.named("dead.events")
     }
 
@@ -122,6 +126,25 @@ impl Topology {
             ("x-dead-letter-routing-key", text(dead)),
         ]
     }
+}
+
+/// Messages that wait in a queue and its consumers; `None` when there is no such queue.
+pub(super) async fn depth(link: &Link, queue: &str) -> lapin::Result<Option<(u32, u32)>> {
+    // A queue that is not there closes the channel.
+    let channel = link.channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+        Ok(found) => {
+            channel.close(200, "looked".into()).await?;
+            Ok(Some((found.message_count(), found.consumer_count())))
+        }
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -197,10 +197,30 @@ async fn the_delivery_limit_ends_in_the_dead_letters() {
         drop(delivery);
     }
     assert!((3..=4).contains(&deliveries), "delivered {deliveries} times");
-    let connection = Connection::connect(&url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let kept = channel.basic_get(dead.into(), BasicGetOptions::default()).await.unwrap();
-    assert_eq!(serde_json::from_slice::<Job>(&kept.expect("it is kept").data).unwrap(), job(1));
+    let depth = async |queue: &str| {
+        let depths = transport.depths(&[lane()]).await.unwrap();
+        depths.into_iter().find(|found| found.queue == queue).unwrap().depth
+    };
+    assert_eq!(depth(&dead).await, Some((1, 0)));
+    let mut given_up = transport.consume_given_up().await.unwrap();
+    let kept = tokio::time::timeout(PATIENCE, given_up.next()).await.expect("it is kept").unwrap();
+    assert_eq!(kept.body, job(1));
+    kept.ack();
+    assert_eq!(depth(&transport.queue_of(&lane())).await, Some((0, 1)));
+    transport.close().await;
+}
+
+/// A queue that is not there is told from an empty one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_queue_has_no_depth() {
+    let transport = fresh().await;
+    let queue = transport.queue_of(&lane());
+    for present in [false, true] {
+        let depths = transport.depths(&[lane()]).await.unwrap();
+        let depth = depths.iter().find(|found| found.queue == queue).unwrap().depth;
+        assert_eq!(depth, present.then_some((1, 0)));
+        transport.publish_job(&lane(), job(1)).await.unwrap();
+    }
     transport.close().await;
 }
 

@@ -1,9 +1,12 @@
 //! Orgs, keys, assets, lists, deletion.
 
 use super::{
-    AssetId, Bench, DeleteOutcome, Digest, Duration, NewAsset, Page, Status, Topic, Uuid, delivered,
-    everything, new_asset,
+    Applied, AssetId, Bench, DeleteOutcome, Digest, Duration, Epoch, Held, NewAsset, Page, Status, Topic,
+    Uuid, delivered, everything, new_asset,
 };
+use crate::store::ObjectKind;
+use crate::store::objects::asset_key;
+use crate::store::rows::artifact_key;
 
 /// A key is found by its secret, and says when it was revoked.
 pub async fn keys_are_found_and_revoked(bench: &Bench) {
@@ -113,5 +116,41 @@ pub async fn deleting_a_render_keeps_the_books(bench: &Bench) {
     let erased = bench.store.outbox(100).await.expect("store");
     assert_eq!(erased.iter().filter(|row| matches!(row.topic, Topic::Erase { .. })).count(), 2);
     assert_eq!(bench.balance(&tenant).await, (6, 0));
+    bench.audit().await;
+}
+
+/// An object is wanted while a row that is not deleted refers to it, and while the claim that may report it runs.
+pub async fn objects_are_wanted_while_somebody_may_ask_for_them(bench: &Bench) {
+    let tenant = bench.tenant(5).await;
+    let render = bench.submit(&tenant, 1).await;
+    let (job, epoch) = bench.run(render.id).await;
+    let asset = asset_key(tenant.org, tenant.person);
+    let held = |epoch| artifact_key(Held { render: render.id, epoch }, 0, "image/png");
+    let (current, stale) = (held(epoch), held(Epoch(epoch.0 + 1)));
+    let nobodys = asset_key(tenant.org, AssetId(Uuid::from_u128(4)));
+    let keys = [asset.clone(), current.clone(), stale.clone(), nobodys, "foreign".to_owned()];
+    let wanted =
+        async || bench.store.wanted_objects(&keys).await.expect("store").into_iter().collect::<Vec<_>>();
+    assert_eq!(wanted().await, [current.clone(), asset.clone()], "the claim runs");
+    let load = bench.store.lanes_in_flight().await.expect("store");
+    assert_eq!(load.iter().map(|lane| (lane.dispatched, lane.running)).collect::<Vec<_>>(), [(0, 1)]);
+
+    assert_eq!(bench.report(job, epoch, delivered(1)).await, Applied::Changed(Status::Succeeded));
+    assert_eq!(wanted().await, [current.clone(), asset.clone()], "the artifact is recorded");
+    assert!(bench.store.lanes_in_flight().await.expect("store").is_empty());
+    let listed = async |kind| {
+        let rows = bench.store.objects(kind, &everything()).await.expect("store");
+        rows.into_iter().map(|row| row.key).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(ObjectKind::Artifacts).await, [current]);
+    assert_eq!(listed(ObjectKind::Assets).await.len(), 2);
+    let one = bench.store.objects(ObjectKind::Assets, &Page { limit: 1, before: None }).await.expect("store");
+    let next = Page { limit: 9, before: Some(one[0].id) };
+    assert_eq!(bench.store.objects(ObjectKind::Assets, &next).await.expect("store").len(), 1);
+
+    bench.store.delete_render(tenant.org, render.id).await.expect("store");
+    bench.store.delete_asset(tenant.org, tenant.person).await.expect("store");
+    assert!(wanted().await.is_empty(), "what is deleted is wanted by nobody");
+    assert!(listed(ObjectKind::Artifacts).await.is_empty());
     bench.audit().await;
 }
