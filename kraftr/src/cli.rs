@@ -114,7 +114,8 @@ pub enum BenchCommand {
     #[command(after_help = "\
 Submissions, holds, dispatch, claims, events and captures are real and durable; pictures are neither made nor
 stored. Each phase has --jobs renders: accepted one by one, accepted in batches, and carried from submission to
-capture. --rate adds an open loop of ten seconds and tells how long a render waits for its claim.
+capture. --rate adds an open loop of ten seconds: how long acceptance, dispatch and completion take.
+The last pass counts what a render costs in round trips, commits and messages.
 
 Without configuration it runs on an SQLite file and inside one process. A database or broker that is configured
 (KRAFTR_DATABASE_URL, KRAFTR_AMQP_URL) is used instead; it should be nobody else's meanwhile. The database keeps

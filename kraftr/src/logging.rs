@@ -2,13 +2,31 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::bench::anatomy;
 
 /// Starts it. It is started once, before anything that is worth a line.
 pub fn start(filter: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::try_new(filter)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    subscriber.with_ansi(io::stderr().is_terminal()).init();
+    let lines = lines(filter)?;
+    tracing_subscriber::registry().with(lines).init();
     Ok(())
+}
+
+/// Starts it for a bench, which counts what the database library tells beside it.
+pub fn start_counting(filter: &str) -> Result<(), ParseError> {
+    let lines = lines(filter)?;
+    tracing_subscriber::registry().with(lines).with(anatomy::layer()).init();
+    Ok(())
+}
+
+fn lines<S: Subscriber + for<'s> LookupSpan<'s>>(filter: &str) -> Result<impl Layer<S>, ParseError> {
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    Ok(lines.with_filter(EnvFilter::try_new(filter)?))
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Parser;
-use kraftr::cli::Cli;
+use kraftr::cli::{Cli, Command};
 use kraftr::config::environment;
 use kraftr::{commands, logging, output};
 
@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().ok();
     if let Some(usual) = commands::default_log(&cli.command) {
         let filter = cli.log.clone().or_else(environment::log_filter).unwrap_or_else(|| usual.to_owned());
-        if let Err(error) = logging::start(&filter) {
+        let counts = matches!(cli.command, Command::Bench(_));
+        let started = if counts { logging::start_counting(&filter) } else { logging::start(&filter) };
+        if let Err(error) = started {
             output::note(format_args!("error: --log {filter}: {error}")).ok();
             return ExitCode::from(2);
         }

@@ -117,6 +117,8 @@ async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
 struct UnderWay {
     rows: BTreeSet<i64>,
     renders: BTreeSet<RenderId>,
+    /// The last look found rows that wait behind others of their render.
+    held_back: bool,
 }
 
 impl UnderWay {
@@ -124,9 +126,14 @@ impl UnderWay {
     fn take_on(&mut self, due: Vec<OutboxRow>) -> Vec<OutboxRow> {
         let busy = self.renders.clone();
         let mut taken = Vec::new();
+        self.held_back = false;
         for row in due {
             let render = row.topic.render();
-            if self.rows.contains(&row.id) || render.is_some_and(|render| busy.contains(&render)) {
+            if self.rows.contains(&row.id) {
+                continue;
+            }
+            if render.is_some_and(|render| busy.contains(&render)) {
+                self.held_back = true;
                 continue;
             }
             self.rows.insert(row.id);
@@ -161,14 +168,17 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
     let mut passes = FuturesUnordered::new();
     let mut done = Vec::new();
     let mut settle_at = Instant::now();
+    let mut look = true;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             _ = app.leadership.leading() => {}
         }
-        if under_way.rows.len() < UNDER_WAY_MAX {
+        if look && under_way.rows.len() < UNDER_WAY_MAX {
             match app.store.outbox(BATCH).await {
                 Ok(due) => {
+                    // A full answer may not be all; what waits behind something under way is looked for after that.
+                    look = due.len() == BATCH as usize;
                     let rows = under_way.take_on(due);
                     if !rows.is_empty() {
                         passes.push(async { (carry_out(app, rows.clone()).await, rows) });
@@ -184,6 +194,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
                     tracing::error!(%error, "the outbox could not be written; its deeds are done again");
                     Vec::new()
                 });
+                look |= now_done.len() < rows.len() || under_way.held_back;
                 under_way.tried(&rows, &now_done);
                 if done.is_empty() {
                     settle_at = Instant::now() + SETTLE_EVERY;
@@ -191,7 +202,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
                 done.extend(now_done);
             }
             () = tokio::time::sleep_until(settle_at), if !done.is_empty() => {}
-            () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => {}
+            () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => look = true,
         }
         if done.len() >= SETTLE_AT_ONCE || (!done.is_empty() && settle_at <= Instant::now()) {
             if let Err(error) = settle(app, &done).await {

@@ -18,6 +18,9 @@ use crate::store::{Applied, StoreError};
 const PREFETCH: usize = 256;
 /// Objects looked for at the same time.
 const CHECKS_AT_ONCE: usize = 16;
+/// How long an event waits for others to be applied with: nobody waits for the capture, and the transactions that
+/// somebody does wait for have the database to themselves meanwhile.
+const GATHER: Duration = Duration::from_millis(10);
 /// Pause after a failure of the database or the object store, before the event comes again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -119,7 +122,12 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
             delivery = events.next() => delivery,
         };
         let Some(delivery) = delivery else { return };
-        let together = if alone > 0 { vec![delivery] } else { waiting_too(delivery, &mut events) };
+        let together = if alone > 0 {
+            vec![delivery]
+        } else {
+            tokio::time::sleep(GATHER).await;
+            waiting_too(delivery, &mut events)
+        };
         let (count, redelivered) = (together.len(), together[0].redelivered);
         match take(app, together).await {
             Ok(()) => alone = alone.saturating_sub(1),

@@ -21,6 +21,7 @@ mod publisher;
 mod topology;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,6 +69,15 @@ impl RabbitConfig {
 
 /// Given-up jobs that a consumer holds at most.
 const GIVEN_UP_AT_ONCE: usize = 16;
+
+/// How many messages there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages {
+    /// Handed to the broker.
+    pub published: u64,
+    /// Taken from it.
+    pub delivered: u64,
+}
 
 /// What is in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +127,14 @@ impl RabbitMq {
             depths.push(QueueDepth { queue, depth });
         }
         Ok(depths)
+    }
+
+    /// Messages that were handed to the broker and taken from it since this was made. Calls that travel together are
+    /// one message.
+    pub fn messages(&self) -> Messages {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.links.counters;
+        Messages { published: count(&counters.published), delivered: count(&counters.delivered) }
     }
 
     /// The queue of a lane.

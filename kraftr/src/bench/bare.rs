@@ -64,7 +64,7 @@ pub(super) async fn measure(
         None => None,
         Some(rate) => {
             let count = parts_of(jobs, rate);
-            let submit = |n: usize| {
+            let submit = |n: usize, _| {
                 let (publisher, lane) = (Arc::clone(&publisher), lane.clone());
                 async move {
                     if let Err(error) = publisher.publish_job(&lane, job(n)).await {

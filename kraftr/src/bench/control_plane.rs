@@ -1,12 +1,12 @@
 //! The control plane, measured: how many renders are accepted, how many are carried from submission to
 //! capture, and how long one waits for its claim.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kraftr_protocol::{
-    AssetId, Category, Class, Credits, Digest, Format, GarmentPhoto, GpuMillis, OrgId, Quality, RenderSpec,
-    Status, WorkerId,
+    AssetId, Category, Class, Credits, Digest, Format, GarmentPhoto, GpuMillis, OrgId, Quality, RenderId,
+    RenderSpec, Status, Timestamp, WorkerId,
 };
 use kraftr_scheduler::app::App;
 use kraftr_scheduler::catalog::Catalog;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::anatomy::{self, Anatomy};
 use super::bare::{self, Bare, parts_of};
 use super::latency::{Arrivals, Quantiles, open_loop};
 use super::parts::{BenchError, Ground, PUBLISHERS, Weightless, lane};
@@ -27,6 +28,8 @@ use super::worker::BenchWorker;
 const BATCH: usize = 500;
 /// Batches that are submitted at the same time.
 const BATCHES_AT_ONCE: usize = 2;
+/// Renders whose cost is counted at most.
+const ANATOMY_MAX: usize = 2_000;
 /// How long nothing may move before the bench gives up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -86,8 +89,28 @@ pub struct Full {
     pub burn_down_per_s: f64,
     /// Renders of the backlog accepted a second, in batches of 500.
     pub backlog_accepted_per_s: Option<f64>,
-    /// Open loop: from when a submission was due to its granted claim.
-    pub submit_to_claimed: Option<Quantiles>,
+    /// Open loop.
+    #[serde(flatten)]
+    pub latency: Option<Latency>,
+    /// What a render costs.
+    pub anatomy: Anatomy,
+}
+
+/// How long the parts of a render's way take while renders come at a rate, whatever the answers do.
+#[derive(Debug, Serialize)]
+pub struct Latency {
+    /// Renders a second.
+    pub rate: f64,
+    /// From when a submission was due to its acceptance.
+    pub submit: Quantiles,
+    /// From when a submission was due to its granted claim, at the worker.
+    pub submit_to_claimed: Quantiles,
+    /// From queued to claimed, by the database's clock.
+    pub dispatch: Quantiles,
+    /// The first part of that: from queued to dispatched.
+    pub queued_to_dispatched: Quantiles,
+    /// From queued to captured, by the database's clock.
+    pub completion: Quantiles,
 }
 
 /// Measures.
@@ -166,10 +189,11 @@ async fn full(plan: &ControlPlane, ground: &Ground, store: &Arc<dyn Store>) -> R
     stage.ended(3 * plan.jobs).await?;
     let renders_per_s = plan.jobs as f64 / start.elapsed().as_secs_f64();
 
-    let submit_to_claimed = match plan.rate {
+    let latency = match plan.rate {
         None => None,
         Some(rate) => Some(stage.open_loop(rate, &arrivals).await?),
     };
+    let anatomy = stage.anatomy(ground).await?;
     workers.shutdown().await;
     shutdown.cancel();
     if let Err(error) = running.await? {
@@ -181,7 +205,8 @@ async fn full(plan: &ControlPlane, ground: &Ground, store: &Arc<dyn Store>) -> R
         accepted_batch_per_s,
         burn_down_per_s,
         backlog_accepted_per_s,
-        submit_to_claimed,
+        latency,
+        anatomy,
     })
 }
 
@@ -265,14 +290,21 @@ impl Stage {
         Ok(renders as f64 / start.elapsed().as_secs_f64())
     }
 
-    async fn open_loop(&self, rate: f64, arrivals: &Arrivals) -> Result<Quantiles, BenchError> {
+    async fn open_loop(&self, rate: f64, arrivals: &Arrivals) -> Result<Latency, BenchError> {
         let before = self.done();
         let count = parts_of(self.jobs, rate);
-        let submit = |n: usize| {
+        let accepted = Arc::new(Arrivals::new(count));
+        let renders = Arc::new(Mutex::new(Vec::with_capacity(count)));
+        let submit = |n: usize, due: Instant| {
             let (app, tenants) = (Arc::clone(&self.app), Arc::clone(&self.tenants));
+            let (accepted, renders) = (Arc::clone(&accepted), Arc::clone(&renders));
+            accepted.due(n, due);
             async move {
                 match app.submit(render(&tenants, n, Class::Interactive)).await {
-                    Ok(Ok(_)) => {}
+                    Ok(Ok(render)) => {
+                        accepted.arrived(n);
+                        renders.lock().unwrap_or_else(PoisonError::into_inner).push(render.id);
+                    }
                     Ok(Err(refusal)) => tracing::error!(%refusal, "a render was refused"),
                     Err(error) => tracing::error!(%error, "a render was not accepted"),
                 }
@@ -280,7 +312,27 @@ impl Stage {
         };
         open_loop(count, rate, arrivals, submit).await;
         self.ended(before as usize + count).await?;
-        Ok(arrivals.quantiles())
+        let renders = std::mem::take(&mut *renders.lock().unwrap_or_else(PoisonError::into_inner));
+        let history = History::read(&*self.app.store, &renders).await?;
+        Ok(Latency {
+            rate,
+            submit: accepted.quantiles(),
+            submit_to_claimed: arrivals.quantiles(),
+            dispatch: history.until(Status::Running),
+            queued_to_dispatched: history.until(Status::Dispatched),
+            completion: history.until(Status::Succeeded),
+        })
+    }
+
+    /// Carries renders once more, and counts what that costs.
+    async fn anatomy(&self, ground: &Ground) -> Result<Anatomy, BenchError> {
+        let messages = || ground.ways.messages.as_ref().map(|count| count());
+        let (before, done, renders) = (messages(), self.done() as usize, self.jobs.min(ANATOMY_MAX));
+        anatomy::start();
+        self.submit_batches(renders, Class::Interactive).await?;
+        self.ended(done + renders).await?;
+        let messages = messages().zip(before).map(|(after, before)| (after.0 - before.0, after.1 - before.1));
+        Ok(anatomy::stop(renders, messages))
     }
 
     fn done(&self) -> u64 {
@@ -301,6 +353,30 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+/// When renders came into each state, by the database's clock.
+struct History(Vec<Vec<(Status, Timestamp)>>);
+
+impl History {
+    async fn read(store: &dyn Store, renders: &[RenderId]) -> Result<Self, BenchError> {
+        let mut all = Vec::with_capacity(renders.len());
+        for render in renders {
+            let lines = store.transitions(*render, 0).await?;
+            all.push(lines.into_iter().map(|line| (line.status, line.at)).collect());
+        }
+        Ok(Self(all))
+    }
+
+    /// From when each was queued to its first moment in that state.
+    fn until(&self, status: Status) -> Quantiles {
+        let took = |lines: &Vec<(Status, Timestamp)>| {
+            let (_, queued) = lines.first()?;
+            let (_, at) = lines.iter().find(|(is, _)| *is == status)?;
+            u64::try_from(at.0 - queued.0).ok()
+        };
+        Quantiles::of(&mut self.0.iter().filter_map(took).collect::<Vec<u64>>())
     }
 }
 

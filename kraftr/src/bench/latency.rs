@@ -49,13 +49,7 @@ impl Arrivals {
             .map(|took| took.load(Ordering::Relaxed))
             .filter(|took| *took != NEVER)
             .collect();
-        took.sort_unstable();
-        let at = |share: f64| {
-            let last = took.len().saturating_sub(1);
-            let us = took.get((share * last as f64).round() as usize).copied().unwrap_or(0);
-            us as f64 / 1000.0
-        };
-        Quantiles { jobs: took.len(), p50_ms: at(0.5), p90_ms: at(0.9), p99_ms: at(0.99), max_ms: at(1.0) }
+        Quantiles::of(&mut took)
     }
 }
 
@@ -66,12 +60,25 @@ pub struct Quantiles {
     pub jobs: usize,
     /// Median in milliseconds.
     pub p50_ms: f64,
-    /// 90th percentile in milliseconds.
-    pub p90_ms: f64,
+    /// 95th percentile in milliseconds.
+    pub p95_ms: f64,
     /// 99th percentile in milliseconds.
     pub p99_ms: f64,
     /// The longest, in milliseconds.
     pub max_ms: f64,
+}
+
+impl Quantiles {
+    /// The distribution of these durations in microseconds.
+    pub(super) fn of(took_us: &mut [u64]) -> Self {
+        took_us.sort_unstable();
+        let at = |share: f64| {
+            let last = took_us.len().saturating_sub(1);
+            let us = took_us.get((share * last as f64).round() as usize).copied().unwrap_or(0);
+            us as f64 / 1000.0
+        };
+        Self { jobs: took_us.len(), p50_ms: at(0.5), p95_ms: at(0.95), p99_ms: at(0.99), max_ms: at(1.0) }
+    }
 }
 
 /// How often the loop looks which jobs are due.
@@ -83,7 +90,7 @@ pub(super) async fn open_loop<F>(
     jobs: usize,
     rate: f64,
     arrivals: &Arrivals,
-    mut submit: impl FnMut(usize) -> F,
+    mut submit: impl FnMut(usize, Instant) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -99,7 +106,7 @@ pub(super) async fn open_loop<F>(
                 break;
             }
             arrivals.due(next, due);
-            under_way.spawn(submit(next));
+            under_way.spawn(submit(next, due));
             next += 1;
         }
         while under_way.try_join_next().is_some() {}
@@ -131,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn the_open_loop_starts_every_job_once() {
         let arrivals = std::sync::Arc::new(Arrivals::new(50));
-        open_loop(50, 5_000.0, &arrivals, |n| {
+        open_loop(50, 5_000.0, &arrivals, |n, _| {
             let arrivals = std::sync::Arc::clone(&arrivals);
             async move { arrivals.arrived(n) }
         })

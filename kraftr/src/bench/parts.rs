@@ -74,6 +74,8 @@ pub struct Ways {
     pub workers: Arc<dyn Transport>,
     /// Its name in the report.
     pub name: &'static str,
+    /// Messages that were handed to a broker and taken from it by both ends.
+    pub messages: Option<Box<dyn Fn() -> (u64, u64) + Send + Sync>>,
 }
 
 /// What a bench runs on.
@@ -99,7 +101,7 @@ impl Ground {
     pub fn in_process(jobs: usize) -> Ways {
         let bounds = Bounds { jobs_per_lane: jobs.max(JOBS_PER_LANE_MAX), ..Bounds::default() };
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(bounds));
-        Ways { scheduler: Arc::clone(&transport), workers: transport, name: "in-process" }
+        Ways { scheduler: Arc::clone(&transport), workers: transport, name: "in-process", messages: None }
     }
 
     /// An SQLite database in a temporary directory that goes with this value, unless there is one already.

@@ -1,9 +1,11 @@
 //! `kraftr bench`: what this machine can do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::bench::anatomy::{Anatomy, Statement};
 use crate::bench::{self, Books, ControlPlane, Ground, Quantiles, Report, Ways};
 use crate::cli::{BenchCommand, ControlPlaneArgs};
 use crate::commands::Outcome;
@@ -50,7 +52,15 @@ async fn ground(plan: &ControlPlane, books: Option<Database>, broker: Option<Amq
             let patience = Duration::from_secs(10);
             let (scheduler, workers) =
                 (connect::broker(&config, patience).await?, connect::broker(&config, patience).await?);
-            Ways { scheduler, workers, name: "rabbitmq" }
+            let ends = [Arc::clone(&scheduler), Arc::clone(&workers)];
+            let messages = move || {
+                let counts = ends.each_ref().map(|end| end.messages());
+                (
+                    counts.map(|count| count.published).iter().sum(),
+                    counts.map(|count| count.delivered).iter().sum(),
+                )
+            };
+            Ways { scheduler, workers, name: "rabbitmq", messages: Some(Box::new(messages)) }
         }
         None => Ground::in_process(plan.jobs),
     };
@@ -81,8 +91,27 @@ fn table(report: &Report) -> Result<()> {
         if let Some(figure) = full.backlog_accepted_per_s {
             row("backlog accepted", per_s(figure));
         }
-        if let Some(quantiles) = &full.submit_to_claimed {
-            row("submitted to claimed", milliseconds(quantiles));
+        if let Some(latency) = &full.latency {
+            row("due to accepted", milliseconds(&latency.submit));
+            row("due to claimed", milliseconds(&latency.submit_to_claimed));
+            row("queued to dispatched", milliseconds(&latency.queued_to_dispatched));
+            row("queued to claimed", milliseconds(&latency.dispatch));
+            row("queued to captured", milliseconds(&latency.completion));
+        }
+        let Anatomy { sql_round_trips, commits, messages_published, messages_delivered, .. } = &full.anatomy;
+        row("round trips to the database", format!("{sql_round_trips:.2} a render"));
+        if let Some(commits) = commits {
+            row("commits", format!("{commits:.3} a render"));
+        }
+        if let (Some(published), Some(delivered)) = (messages_published, messages_delivered) {
+            row("messages", format!("{published:.2} published, {delivered:.2} delivered a render"));
+        }
+        for statement in &full.anatomy.statements {
+            let Statement { statement, per_render, mean_ms, ms_per_render } = statement;
+            row(
+                &format!("  {statement}"),
+                format!("{per_render:.3} a render, {mean_ms:.2} ms each, {ms_per_render:.3} ms a render"),
+            );
         }
     }
     if let Some(bare) = &report.bare {
@@ -96,8 +125,8 @@ fn table(report: &Report) -> Result<()> {
 }
 
 fn milliseconds(quantiles: &Quantiles) -> String {
-    let Quantiles { jobs, p50_ms, p90_ms, p99_ms, max_ms } = quantiles;
+    let Quantiles { jobs, p50_ms, p95_ms, p99_ms, max_ms } = quantiles;
     format!(
-        "p50 {p50_ms:.1} ms, p90 {p90_ms:.1} ms, p99 {p99_ms:.1} ms, longest {max_ms:.1} ms ({jobs} renders)"
+        "p50 {p50_ms:.1} ms, p95 {p95_ms:.1} ms, p99 {p99_ms:.1} ms, longest {max_ms:.1} ms ({jobs} renders)"
     )
 }

@@ -24,6 +24,13 @@ fn the_control_plane_is_measured_from_submission_to_capture() {
     let claimed = &report["submit_to_claimed"];
     assert_eq!(claimed["jobs"], 60, "every render of the open loop was claimed: {report}");
     assert!(claimed["p99_ms"].as_f64().unwrap() >= claimed["p50_ms"].as_f64().unwrap());
+    for part in ["submit", "dispatch", "queued_to_dispatched", "completion"] {
+        assert_eq!(report[part]["jobs"], 60, "{part} of every render is told: {report}");
+    }
+    let anatomy = &report["anatomy"];
+    assert!(anatomy["sql_round_trips"].as_f64().unwrap() > 1.0, "{anatomy}");
+    assert!(anatomy["statements"][0]["ms_per_render"].as_f64().unwrap() > 0.0, "{anatomy}");
+    assert_eq!(anatomy["messages_published"], Value::Null, "no broker, no messages");
     assert_eq!((&report["store"], &report["bare"]), (&Value::from("sqlite"), &Value::Null));
 }
 

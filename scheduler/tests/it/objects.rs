@@ -3,7 +3,7 @@
 use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kraftr_protocol::{AssetId, Clock as _, Digest, OrgId};
@@ -38,7 +38,7 @@ impl Fleet {
     async fn object(&self, key: &str, age: Duration) {
         self.blobs.put(key, Bytes::from_static(b"picture"), "image/png").await.unwrap();
         let file = find(self.folder.path(), key.rsplit('/').next().unwrap());
-        let modified = SystemTime::from(std::fs::metadata(&file).unwrap().modified().unwrap()) - age;
+        let modified = std::fs::metadata(&file).unwrap().modified().unwrap() - age;
         File::options()
             .append(true)
             .open(file)
@@ -82,7 +82,7 @@ fn find(folder: &Path, name: &str) -> std::path::PathBuf {
 #[tokio::test]
 async fn only_old_objects_of_ours_that_nobody_wants_are_swept() {
     let fleet = Fleet::new().await;
-    let old = ORPHAN_AGE + Duration::from_secs(60);
+    let old = ORPHAN_AGE + Duration::from_mins(1);
     let known = fleet.asset(1, 7).await;
     let key = |n| asset_key(fleet.org, AssetId(Uuid::from_u128(n)));
     let (orphan, fresh) = (key(2), key(3));
@@ -94,7 +94,7 @@ async fn only_old_objects_of_ours_that_nobody_wants_are_swept() {
     let pass = async |what| sweeper::pass(&fleet.store, &fleet.blobs, SystemClock.now(), what).await.unwrap();
     let found = pass(Orphans::Report).await;
     assert_eq!((found.objects, found.foreign, found.orphans, found.orphan_bytes), (4, 1, 1, 7));
-    assert_eq!(found.named, [orphan.clone()]);
+    assert_eq!(found.named, std::slice::from_ref(&orphan));
     assert_eq!(fleet.blobs.len(&orphan).await.unwrap(), Some(7), "a report erases nothing");
     assert_eq!(pass(Orphans::Erase).await.orphans, 1);
     assert_eq!(fleet.blobs.len(&orphan).await.unwrap(), None);

@@ -90,6 +90,7 @@ async fn publish_on(link: &Link, exchange: &str, line: &Line<Vec<u8>>) -> lapin:
     loop {
         let body = line.next().await;
         let options = BasicPublishOptions::default();
+        link.counters.published();
         channel.basic_publish(exchange.into(), "".into(), options, &body, BasicProperties::default()).await?;
     }
 }
@@ -156,6 +157,7 @@ async fn hear<T: DeserializeOwned>(
         ready.send(()).ok();
     }
     while let Some(message) = messages.next().await {
+        link.counters.delivered();
         match serde_json::from_slice(&message?.data) {
             Ok(message) => line.add(message),
             Err(error) => tracing::warn!(%error, exchange, "a broadcast that cannot be read was dropped"),

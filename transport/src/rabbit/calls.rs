@@ -134,7 +134,10 @@ async fn ask_on(
         tokio::select! {
             answer = answers.next() => match answer {
                 None => return Ok(()),
-                Some(message) => hand_out(&message?.data, waiting),
+                Some(message) => {
+                    link.counters.delivered();
+                    hand_out(&message?.data, waiting);
+                }
             },
             count = asked.recv_many(&mut together, TOGETHER_MAX) => {
                 if count == 0 {
@@ -143,6 +146,7 @@ async fn ask_on(
                 // Nobody waits any more for those that waited for a connection too long.
                 together.retain(|question| lock(waiting).contains_key(&question.id));
                 let properties = BasicProperties::default().with_reply_to(REPLY_TO.into());
+                link.counters.published();
                 publish(&channel, queue, &json(&together), properties).await?;
                 together.clear();
             }
@@ -259,14 +263,17 @@ async fn serve_on(link: &Link, queue: &str, calls: &mpsc::Sender<Call>) -> lapin
         let mut together: Vec<Outgoing> = Vec::new();
         tokio::select! {
             message = questions.next(), if open.is_some() => match (message, &open) {
-                (Some(message), Some(outgoing)) => take(&message?, outgoing, calls),
+                (Some(message), Some(outgoing)) => {
+                    link.counters.delivered();
+                    take(&message?, outgoing, calls);
+                }
                 _ => return Ok(()),
             },
             count = answers.recv_many(&mut together, TOGETHER_MAX) => {
                 if count == 0 {
                     return Ok(());
                 }
-                answer(&channel, together).await?;
+                answer(link, &channel, together).await?;
             }
             () = calls.closed(), if open.is_some() => {
                 // Takes nothing more, and goes when everything that was taken is answered.
@@ -300,12 +307,13 @@ fn take(
     }
 }
 
-async fn answer(channel: &Channel, together: Vec<Outgoing>) -> lapin::Result<()> {
+async fn answer(link: &Link, channel: &Channel, together: Vec<Outgoing>) -> lapin::Result<()> {
     let mut by_caller: HashMap<String, Vec<Answer>> = HashMap::new();
     for Outgoing { reply_to, answer } in together {
         by_caller.entry(reply_to).or_default().push(answer);
     }
     for (reply_to, answers) in by_caller {
+        link.counters.published();
         publish(channel, &reply_to, &json(&answers), BasicProperties::default()).await?;
     }
     Ok(())

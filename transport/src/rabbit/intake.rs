@@ -330,6 +330,7 @@ impl<T: DeserializeOwned + Send + 'static> Session<'_, T> {
 
     async fn arrived(&mut self, at: usize, message: lapin::message::Delivery) -> lapin::Result<()> {
         let tag = message.delivery_tag;
+        self.feeder.links.counters.delivered();
         self.seen.note(tag);
         match serde_json::from_slice(&message.data) {
             Ok(body) => {

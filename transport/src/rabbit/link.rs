@@ -5,6 +5,7 @@
 //! jitter (a random part of a bound that doubles), so that a fleet does not come back all at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lapin::uri::AMQPUri;
@@ -29,9 +30,27 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Messages since the start, over all connections.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) published: AtomicU64,
+    pub(super) delivered: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn published(&self) {
+        self.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn delivered(&self) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// One connection; the number tells it from those before it.
 pub(super) struct Link {
     pub(super) number: u64,
+    pub(super) counters: Arc<Counters>,
     connection: Connection,
 }
 
@@ -44,6 +63,7 @@ impl Link {
 /// The link that stands, now and later.
 pub(super) struct Links {
     current: watch::Receiver<Option<Arc<Link>>>,
+    pub(super) counters: Arc<Counters>,
     pub(super) closed: CancellationToken,
     supervisor: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -57,8 +77,15 @@ impl Links {
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let (sender, current) = watch::channel(None);
         let closed = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(uri, topology, sender, closed.clone()));
-        Ok(Arc::new(Self { current, closed, supervisor: tokio::sync::Mutex::new(Some(supervisor)) }))
+        let counters = Arc::<Counters>::default();
+        let supervisor = supervise(uri, topology, sender, Arc::clone(&counters), closed.clone());
+        let supervisor = tokio::spawn(supervisor);
+        Ok(Arc::new(Self {
+            current,
+            counters,
+            closed,
+            supervisor: tokio::sync::Mutex::new(Some(supervisor)),
+        }))
     }
 
     /// Waits for a link at most that long.
@@ -112,6 +139,7 @@ async fn supervise(
     uri: AMQPUri,
     topology: Arc<Topology>,
     current: watch::Sender<Option<Arc<Link>>>,
+    counters: Arc<Counters>,
     closed: CancellationToken,
 ) {
     let mut failures = 0u32;
@@ -120,7 +148,7 @@ async fn supervise(
         number += 1;
         let connected = tokio::select! {
             () = closed.cancelled() => return,
-            connected = connect(&uri, &topology, number) => connected,
+            connected = connect(&uri, &topology, number, &counters) => connected,
         };
         match connected {
             Ok(link) => {
@@ -151,7 +179,12 @@ async fn supervise(
     }
 }
 
-async fn connect(uri: &AMQPUri, topology: &Topology, number: u64) -> Result<Link, String> {
+async fn connect(
+    uri: &AMQPUri,
+    topology: &Topology,
+    number: u64,
+    counters: &Arc<Counters>,
+) -> Result<Link, String> {
     let attempt = async {
         let name = format!("kraftr {}", std::process::id());
         let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -159,7 +192,7 @@ async fn connect(uri: &AMQPUri, topology: &Topology, number: u64) -> Result<Link
         let channel = connection.create_channel().await?;
         topology.declare(&channel).await?;
         channel.close(200, "declared".into()).await?;
-        Ok::<_, lapin::Error>(Link { number, connection })
+        Ok::<_, lapin::Error>(Link { number, counters: Arc::clone(counters), connection })
     };
     match tokio::time::timeout(ATTEMPT_MAX, attempt).await {
         Ok(Ok(link)) => Ok(link),

@@ -95,6 +95,7 @@ impl Publisher {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties =
             BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
+        link.counters.published();
         let confirmed = async {
             channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?.await
         };

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kraftr_protocol::message::{Control, Job, Reply};
+use kraftr_protocol::message::{Control, Reply};
 use kraftr_transport::conformance::{self, PATIENCE};
 use kraftr_transport::rabbit::{RabbitConfig, RabbitMq};
 use kraftr_transport::{Transport as _, TransportError};
-use lapin::options::{BasicGetOptions, QueueDeleteOptions};
+use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use rand::TryRng as _;
 use rand::rngs::SysRng;

@@ -76,9 +76,9 @@ pub(super) async fn run(sides: Sides, repair: bool, json: bool) -> Result<Outcom
         queues,
     };
     if json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        print(&report)?
+        print(&report)?;
     }
     Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault })
 }
@@ -119,7 +119,7 @@ fn print(report: &Report) -> Result<()> {
         match found_bytes {
             None => output::line(format_args!("missing: {key}, {bytes} bytes"))?,
             Some(found) => {
-                output::line(format_args!("wrong length: {key} has {found} bytes instead of {bytes}"))?
+                output::line(format_args!("wrong length: {key} has {found} bytes instead of {bytes}"))?;
             }
         }
     }

@@ -20,7 +20,7 @@ pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(
         insert_renders(parts.part("submitted"), &work.submitted)?;
     }
     if !work.changed.is_empty() {
-        update_renders(parts.part("moved"), work.changed.values())?;
+        update_renders(parts.part("moved"), &work.changed.values())?;
     }
     if !work.history.is_empty() {
         insert_history(parts.part("history"), &work.history, now);
@@ -97,7 +97,7 @@ fn insert_renders(sql: &mut QueryBuilder<Postgres>, rows: &[RenderRow]) -> Resul
 /// A render that is not any more what it was when it was loaded is left alone, and the caller sees that one is missing.
 fn update_renders<'c>(
     sql: &mut QueryBuilder<Postgres>,
-    changed: impl Iterator<Item = &'c Changed> + Clone,
+    changed: &(impl Iterator<Item = &'c Changed> + Clone),
 ) -> Result<(), StoreError> {
     let failures: Result<Vec<Option<String>>, _> = changed
         .clone()

@@ -17,7 +17,7 @@ const CHANNEL: &str = "kraftr";
 /// Renders named in one notification, which has less than 8,000 bytes.
 const RENDERS_MAX: usize = 200;
 /// Pause between two notifications.
-const TELL_EVERY: Duration = Duration::from_millis(5);
+const TELL_EVERY: Duration = Duration::from_millis(10);
 /// Pause before the connection that listens is made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
