@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 use kraftr_protocol::limits::{PAGE_MAX, SAMPLES_MAX, SEED_MAX};
-use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, RenderId, WatermarkRef};
+use kraftr_protocol::{ApiKeyId, Category, Credits, OrgId, RenderId, WatermarkRef, WorkerId};
 
 use crate::config::Role;
 use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForScheduler, ForWorker};
@@ -335,6 +335,9 @@ pub enum AdminCommand {
     /// The ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Tell workers what to do, over the broker
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// Compare rows, objects and queues with each other; exit code 1 when they disagree
     Fsck {
         /// Erase objects that no row refers to
@@ -347,6 +350,38 @@ pub enum AdminCommand {
     /// Renders that took workers down: they ended, and the credits went back
     #[command(subcommand)]
     DeadLetters(DeadLetterCommand),
+}
+
+/// What workers can be told.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Take no more renders, finish or hand back what runs, and end
+    Drain {
+        /// Whom it concerns
+        #[command(flatten)]
+        whom: WorkerChoice,
+    },
+    /// Load a release and take its renders from then on, until the worker ends
+    Load {
+        /// The release
+        #[arg(long, value_name = "RELEASE")]
+        release: String,
+        /// Whom it concerns
+        #[command(flatten)]
+        whom: WorkerChoice,
+    },
+}
+
+/// Which workers a command is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct WorkerChoice {
+    /// One worker; its log and its ready file say its id
+    #[arg(long, value_name = "WORKER")]
+    pub worker: Option<WorkerId>,
+    /// Every worker that is there now
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// What can be done with dead letters.

@@ -173,6 +173,13 @@ pub enum Control {
         /// The render.
         render: RenderId,
     },
+    /// Load this release, if you have it, and take its jobs from then on.
+    Load {
+        /// Whom it concerns; everyone when absent.
+        worker: Option<WorkerId>,
+        /// Which.
+        release: String,
+    },
     /// Take no more jobs.
     Drain {
         /// Whom it concerns; everyone when absent.

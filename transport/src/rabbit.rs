@@ -137,6 +137,11 @@ impl RabbitMq {
         Messages { published: count(&counters.published), delivered: count(&counters.delivered) }
     }
 
+    /// Tells every worker and waits until the broker has handed it to their queues; false when nobody listens.
+    pub async fn tell(&self, control: Control) -> Result<bool, TransportError> {
+        self.publisher.try_publish(&self.topology.control(), "", &json(&control)).await
+    }
+
     /// The queue of a lane.
     pub fn queue_of(&self, lane: &Lane) -> String {
         self.topology.lane(lane)

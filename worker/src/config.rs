@@ -78,15 +78,19 @@ impl WorkerConfig {
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 
-    /// Where its jobs come from, the urgent ones of every release first.
+    /// Where its jobs come from at first.
     pub(crate) fn lanes(&self) -> Vec<Lane> {
-        let lane =
-            |class, release: &String| Lane { pool: self.pool.clone(), release: release.clone(), class };
-        Class::ALL
-            .into_iter()
-            .flat_map(|class| self.releases.iter().map(move |release| lane(class, release)))
-            .collect()
+        lanes(&self.pool, &self.releases)
     }
+}
+
+/// Where jobs of these releases come from, the urgent ones of every release first.
+pub(crate) fn lanes(pool: &str, releases: &[String]) -> Vec<Lane> {
+    let lane = |class, release: &String| Lane { pool: pool.to_owned(), release: release.clone(), class };
+    Class::ALL
+        .into_iter()
+        .flat_map(|class| releases.iter().map(move |release| lane(class, release)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -220,7 +220,8 @@ pub(crate) struct Heart {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) worker: WorkerId,
-    pub(crate) lanes: Vec<Lane>,
+    /// What it takes jobs from.
+    pub(crate) lanes: watch::Receiver<Vec<Lane>>,
     pub(crate) slots: u32,
     pub(crate) every: Duration,
     /// From then on it offers no lanes.
@@ -228,17 +229,19 @@ pub(crate) struct Heart {
 }
 
 impl Heart {
-    /// Beats at once, then every `every` and once more when the worker begins to drain; for ever.
-    pub(crate) async fn run(self) {
+    /// Beats at once, then every `every`, and once more when the lanes change or the worker begins to drain; for ever.
+    pub(crate) async fn run(mut self) {
         let mut announced_drain = false;
         loop {
             let next = Instant::now() + self.every;
             let draining = self.draining.is_cancelled();
-            self.beat(if draining { Vec::new() } else { self.lanes.clone() }).await;
+            let lanes = self.lanes.borrow_and_update().clone();
+            self.beat(if draining { Vec::new() } else { lanes }).await;
             announced_drain |= draining;
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.draining.cancelled(), if !announced_drain => {}
+                Ok(()) = self.lanes.changed(), if !draining => {}
             }
         }
     }

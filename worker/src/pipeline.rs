@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kraftr_models::{Prepared, RgbImage, Sampling};
+use kraftr_models::{ModelError, Prepared, RgbImage, Sampling};
 use kraftr_protocol::message::Grant;
 use kraftr_protocol::{ArtifactReport, Failure, FailureCode, GpuMillis, Progress, ProgressBody, WorkerId};
 use kraftr_provenance::KeyRing;
 use kraftr_transport::Transport;
 use tokio::sync::Semaphore;
 
-use crate::engine::EngineHandle;
 use crate::engine::command::{Begin, Heard, Outcome, Report, Running};
+use crate::engine::{EngineGone, EngineHandle};
 use crate::lease::{Lease, Stop};
 
 /// Renders whose pictures are decoded and prepared at once; each may hold two assets' pixels.
@@ -97,6 +97,11 @@ impl Pipeline {
     /// The way to the scheduler.
     pub(crate) fn transport(&self) -> &dyn Transport {
         &*self.transport
+    }
+
+    /// Loads a release in the engine.
+    pub(crate) async fn load(&self, release: &str) -> Result<Result<(), ModelError>, EngineGone> {
+        self.engine.load(release).await
     }
 
     /// Resolves when the engine has ended by itself.

@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kraftr_models::{ModelError, Registry};
-use kraftr_protocol::WorkerId;
 use kraftr_protocol::message::{Control, Job};
+use kraftr_protocol::{Lane, WorkerId};
 use kraftr_provenance::KeyRing;
 use kraftr_transport::{BoxSource, Delivery, Transport, TransportError};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::claim::{Claim, claim};
-use crate::config::WorkerConfig;
+use crate::config::{WorkerConfig, lanes};
 use crate::engine::{EngineGone, EngineHandle, EngineSettings};
 use crate::lease::{Heart, Leases, Stop};
 use crate::pipeline::report::Reported;
 use crate::pipeline::{Pipeline, client};
+
+/// Orders to load a release that wait for the one before.
+const LOADS_MAX: usize = 16;
 
 /// Why a worker cannot start, or why it ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -88,34 +91,34 @@ impl Worker {
             engine = start_engine(&config, registry) => engine?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let jobs = transport.consume_jobs(&config.lanes(), config.slots as usize).await?;
+        let offered = watch::Sender::new(config.lanes());
         let control = transport.consume_control().await?;
         let leases = Arc::<Leases>::default();
         let draining = shutdown.child_token();
-        let _listener = AbortOnDropHandle::new(tokio::spawn(listen(
-            control,
-            config.id,
-            Arc::clone(&leases),
-            draining.clone(),
-        )));
+        let (orders, loads) = mpsc::channel(LOADS_MAX);
+        let listener = listen(control, config.id, Arc::clone(&leases), draining.clone(), orders);
+        let _listener = AbortOnDropHandle::new(tokio::spawn(listener));
         let heart = Heart {
             transport: Arc::clone(&transport),
             leases: Arc::clone(&leases),
             worker: config.id,
-            lanes: config.lanes(),
+            lanes: offered.subscribe(),
             slots: config.slots,
             every: config.heartbeat_every,
             draining: draining.clone(),
         };
         let _heart = AbortOnDropHandle::new(tokio::spawn(heart.run()));
         let pipeline = Arc::new(Pipeline::new(config.id, transport, engine, client()?, keys));
-        let crew = Crew { worker: config.id, pipeline, leases, draining, over: CancellationToken::new() };
+        let slots = Arc::new(Semaphore::new(config.slots as usize));
+        let over = CancellationToken::new();
+        let crew = Crew { worker: config.id, pipeline, leases, slots, draining, over };
+        let offer = Offer { pool: config.pool, slots: config.slots as usize, lanes: offered, loads };
         tracing::info!(worker.id = %config.id, releases = ?config.releases, slots = config.slots, "ready");
         if let Some(ready) = ready {
             // Whoever asked may have stopped caring.
             ready.send(()).ok();
         }
-        crew.work(jobs, config.grace).await
+        crew.work(offer, config.grace).await
     }
 }
 
@@ -141,12 +144,18 @@ async fn listen(
     worker: WorkerId,
     leases: Arc<Leases>,
     draining: CancellationToken,
+    orders: mpsc::Sender<String>,
 ) {
     while let Some(message) = control.next().await {
         match message {
             Control::Cancel { render } => leases.order(render, Stop::Cancel),
             Control::Drain { worker: whom } if whom.is_none_or(|whom| whom == worker) => draining.cancel(),
-            Control::Drain { .. } => {}
+            Control::Load { worker: whom, release } if whom.is_none_or(|whom| whom == worker) => {
+                if let Err(error) = orders.try_send(release) {
+                    tracing::warn!(%error, "an order to load a release was dropped");
+                }
+            }
+            Control::Drain { .. } | Control::Load { .. } => {}
         }
     }
 }
@@ -158,12 +167,22 @@ enum Ended {
     TransportClosed,
 }
 
+/// What the worker takes jobs from, and which releases it was told to load beside them.
+struct Offer {
+    pool: String,
+    slots: usize,
+    lanes: watch::Sender<Vec<Lane>>,
+    loads: mpsc::Receiver<String>,
+}
+
 /// What the tasks of a working worker share.
 #[derive(Clone)]
 struct Crew {
     worker: WorkerId,
     pipeline: Arc<Pipeline>,
     leases: Arc<Leases>,
+    /// A permit for each render that may be held.
+    slots: Arc<Semaphore>,
     /// No claims from then on.
     draining: CancellationToken,
     /// The grace is over.
@@ -172,9 +191,9 @@ struct Crew {
 
 impl Crew {
     /// Takes jobs until it is told to drain, or cannot; then drains.
-    async fn work(self, jobs: BoxSource<Delivery<Job>>, grace: Duration) -> Result<(), WorkerError> {
+    async fn work(self, offer: Offer, grace: Duration) -> Result<(), WorkerError> {
         let mut renders = JoinSet::new();
-        let ended = self.take_jobs(jobs, &mut renders).await;
+        let ended = self.take_jobs(offer, &mut renders).await;
         self.draining.cancel();
         tracing::info!(renders = renders.len(), "draining");
         let (grace, result) = match ended {
@@ -189,19 +208,43 @@ impl Crew {
         result
     }
 
-    /// One task for each job; the transport hands over no more than there are slots.
-    async fn take_jobs(&self, mut jobs: BoxSource<Delivery<Job>>, renders: &mut JoinSet<()>) -> Ended {
+    /// One task for each job, and no more of them than there are slots.
+    async fn take_jobs(&self, offer: Offer, renders: &mut JoinSet<()>) -> Ended {
+        let Offer { pool, slots, lanes, mut loads } = offer;
+        let (mut changed, lanes) = (lanes.subscribe(), Arc::new(lanes));
+        let mut jobs = None;
         loop {
+            let Some(source) = &mut jobs else {
+                let wanted = changed.borrow_and_update().clone();
+                match self.pipeline.transport().consume_jobs(&wanted, slots).await {
+                    Ok(source) => jobs = Some(source),
+                    Err(error) => {
+                        tracing::error!(%error, "no jobs can be taken");
+                        return Ended::TransportClosed;
+                    }
+                }
+                continue;
+            };
+            let next = async {
+                let slot = Arc::clone(&self.slots).acquire_owned().await.expect("nobody closes it");
+                (slot, source.next().await)
+            };
             tokio::select! {
                 biased;
                 () = self.draining.cancelled() => return Ended::Asked,
                 () = self.pipeline.engine_gone() => return Ended::EngineLost,
                 Some(ended) = renders.join_next() => note_panic(ended),
-                job = jobs.next() => match job {
+                Some(release) = loads.recv() => {
+                    renders.spawn(load(Arc::clone(&self.pipeline), pool.clone(), release, Arc::clone(&lanes)));
+                }
+                // The old subscription gives back what it has not handed over.
+                Ok(()) = changed.changed() => jobs = None,
+                (slot, job) = next => match job {
                     Some(delivery) => {
                         let job = delivery.body;
                         let span = tracing::info_span!("render", render.id = %job.render, attempt = job.attempt);
-                        renders.spawn(self.clone().handle(delivery).instrument(span));
+                        let handled = self.clone().handle(delivery);
+                        renders.spawn(async move { handled.await; drop(slot) }.instrument(span));
                     }
                     None => return Ended::TransportClosed,
                 },
@@ -251,6 +294,31 @@ impl Crew {
             // Every lease runs out in the end, so this ends too.
             finish.await;
         }
+    }
+}
+
+/// Loads a release beside the others; its lanes are taken once it is there.
+async fn load(
+    pipeline: Arc<Pipeline>,
+    pool: String,
+    release: String,
+    offered: Arc<watch::Sender<Vec<Lane>>>,
+) {
+    match pipeline.load(&release).await {
+        Ok(Ok(())) => {
+            offered.send_if_modified(|offered| {
+                let mut releases: Vec<String> = offered.iter().map(|lane| lane.release.clone()).collect();
+                let known = releases.contains(&release);
+                releases.push(release.clone());
+                releases.sort();
+                releases.dedup();
+                *offered = lanes(&pool, &releases);
+                !known
+            });
+            tracing::info!(release, "loaded as told");
+        }
+        Ok(Err(error)) => tracing::warn!(release, %error, "a release cannot be loaded as told"),
+        Err(EngineGone) => tracing::warn!(release, "the engine has ended: nothing is loaded"),
     }
 }
 

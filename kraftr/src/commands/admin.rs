@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod fsck;
+mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,10 @@ use crate::{connect, fleet, output};
 
 /// Runs the command, also beside a running fleet.
 pub async fn run(args: AdminArgs) -> Result<Outcome> {
+    if let AdminCommand::Worker(command) = &args.command {
+        workers::run(&args, command).await?;
+        return Ok(Outcome::Done);
+    }
     let opened = open(&args).await?;
     let store = &*opened;
     match args.command {
@@ -62,6 +67,8 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
             return Ok(if audit.ok() { Outcome::Done } else { Outcome::FoundFault });
         }
         AdminCommand::DeadLetters(command) => dead_letters::run(store, command).await?,
+        // Needs no database, so it was run before one was opened.
+        AdminCommand::Worker(_) => {}
         AdminCommand::Fsck { repair, json } => {
             return fsck::run(sides(&args, opened).await?, repair, json).await;
         }

@@ -80,6 +80,23 @@ impl Publisher {
         }
     }
 
+    /// Publishes once; false when no queue took it.
+    pub(super) async fn try_publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: &[u8],
+    ) -> Result<bool, TransportError> {
+        let link = self.links.wait(self.timeout).await?;
+        let attempt = self.attempt(&link, exchange, key, None, body);
+        match tokio::time::timeout(self.timeout, attempt).await {
+            Ok(Tried::Stored) => Ok(true),
+            Ok(Tried::Returned) => Ok(false),
+            Ok(Tried::Failed(reason)) => Err(TransportError::Unavailable { reason }),
+            Err(_) => Err(TransportError::Timeout { millis: self.timeout.as_millis() as u64 }),
+        }
+    }
+
     async fn attempt(
         &self,
         link: &Link,

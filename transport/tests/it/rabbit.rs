@@ -210,6 +210,18 @@ async fn the_delivery_limit_ends_in_the_dead_letters() {
     transport.close().await;
 }
 
+/// Whoever tells the workers something knows whether anybody listened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_message_says_whether_anybody_listens() {
+    let transport = fresh().await;
+    let control = Control::Load { worker: None, release: "r".to_owned() };
+    assert!(!transport.tell(control.clone()).await.unwrap());
+    let mut listener = transport.consume_control().await.unwrap();
+    assert!(transport.tell(control.clone()).await.unwrap());
+    assert_eq!(tokio::time::timeout(PATIENCE, listener.next()).await.unwrap(), Some(control));
+    transport.close().await;
+}
+
 /// A queue that is not there is told from an empty one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_queue_has_no_depth() {

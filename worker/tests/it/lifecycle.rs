@@ -98,6 +98,26 @@ async fn only_those_who_are_meant_drain() {
 }
 
 #[tokio::test]
+async fn a_release_that_is_loaded_as_told_is_taken_from_then_on() {
+    let mut fleet = Fleet::start(WorkerConfig { releases: vec![TRY_ON.to_owned()], ..config() }).await;
+    fleet.submit(fleet.grant(1, NOOP, 1)).await;
+    fleet.tell(Control::Load { worker: None, release: "no-such-release".to_owned() });
+    fleet.tell(Control::Load { worker: Some(WorkerId(Uuid::from_u128(8))), release: NOOP.to_owned() });
+    let offered = |heartbeat: &kraftr_protocol::message::Heartbeat| {
+        heartbeat.lanes.iter().any(|lane| lane.release == NOOP)
+    };
+    fleet.submit(fleet.grant(2, TRY_ON, 1)).await;
+    assert_eq!(
+        fleet.event().await.render,
+        fleet.grant(2, TRY_ON, 1).render,
+        "the other release is not taken"
+    );
+    fleet.tell(Control::Load { worker: Some(worker_id()), release: NOOP.to_owned() });
+    fleet.heartbeat("a heartbeat with the lanes of the new release", offered).await;
+    assert_eq!(fleet.event().await.render, fleet.grant(1, NOOP, 1).render);
+}
+
+#[tokio::test]
 async fn a_claim_on_its_way_does_not_hold_up_the_end() {
     let mut fleet = Fleet::start(WorkerConfig { grace: Duration::ZERO, ..config() }).await;
     fleet.heartbeat("the announcement", |_| true).await;
