@@ -61,6 +61,11 @@ impl From<Failure> for Ending {
     }
 }
 
+/// Says in the log where a render is, so that one that hangs or dies can be told from its last line.
+fn begins(stage: &str) {
+    tracing::debug!(stage, "begins");
+}
+
 /// What the renders of a worker share.
 pub(crate) struct Pipeline {
     worker: WorkerId,
@@ -144,11 +149,13 @@ impl Pipeline {
         let model = self.engine.model(&grant.spec.release).ok_or_else(|| {
             Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker")
         })?;
+        begins("fetch");
         let (person, garment) = futures::try_join!(
             fetch::fetch(&self.http, "person", &grant.person),
             fetch::fetch(&self.http, "garment", &grant.garment)
         )?;
         let _place = self.prepares.acquire().await.expect("the semaphore is never closed");
+        begins("prepare");
         prepare::prepare(model, &grant.spec, person, garment).await
     }
 
@@ -159,6 +166,7 @@ impl Pipeline {
         lease: &Lease,
         prepared: Prepared,
     ) -> Result<(Vec<RgbImage>, Duration), Ending> {
+        begins("denoise");
         let spec = &grant.spec;
         let sampling = |n| Sampling {
             steps: spec.steps,
@@ -234,6 +242,7 @@ impl Pipeline {
     /// Marks, encodes and uploads every picture. A picture that cannot be marked stays here; the
     /// others are delivered as a partial result.
     async fn deliver(&self, grant: &Grant, pictures: Vec<RgbImage>) -> Result<Vec<ArtifactReport>, Ending> {
+        begins("finish");
         let delivered = try_join_all((0..).zip(pictures).map(async |(sample, picture)| {
             let sealed = finish::seal(&self.seals, &self.keys, grant, picture).await?;
             match sealed {

@@ -3,7 +3,7 @@
 use kraftr_protocol::message::Grant;
 use kraftr_protocol::{Event, EventBody, Failure, FailureCode};
 
-use super::{Ending, Pipeline};
+use super::{Ending, Pipeline, begins};
 use crate::lease::{Lease, Stop};
 use crate::retry::Backoff;
 
@@ -23,6 +23,7 @@ impl Pipeline {
             Ok(body) => body,
             Err(gone) => return settle(gone),
         };
+        begins("report");
         let event = Event {
             render: grant.render,
             attempt: grant.attempt,

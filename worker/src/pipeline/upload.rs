@@ -6,7 +6,7 @@ use kraftr_protocol::{ArtifactReport, Digest, Failure, FailureCode};
 use kraftr_provenance::Marked;
 
 use super::fetch::{HttpError, headers};
-use super::{Ending, Pipeline};
+use super::{Ending, Pipeline, begins};
 use crate::claim::{Answer, ask};
 use crate::lease::Stop;
 use crate::retry::Backoff;
@@ -23,6 +23,7 @@ impl Pipeline {
         sample: u32,
         marked: &Marked,
     ) -> Result<ArtifactReport, Ending> {
+        begins("upload");
         let body = Bytes::copy_from_slice(marked.bytes());
         let request = UploadRequest {
             held: Held { render: grant.render, epoch: grant.epoch },
