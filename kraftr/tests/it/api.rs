@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::program::{LOOK_AGAIN, PATIENCE};
 
 /// The API as a client uses it that must survive the server's death.
+#[derive(Clone)]
 pub(crate) struct Api {
     http: Client,
     url: String,
@@ -42,6 +43,11 @@ impl Api {
         let response = call.send().await.unwrap();
         assert_eq!(response.status(), 201);
         response.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The same client at another replica.
+    pub(crate) fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
     }
 
     /// The id of the render under that key, or `None` when the server died before it answered or wants to be asked
@@ -78,14 +84,23 @@ impl Api {
         response.bytes().await.unwrap().to_vec()
     }
 
-    /// Captures for each render that has any.
-    pub(crate) async fn captures(&self) -> BTreeMap<String, usize> {
-        let ledger = self.get("/v1/ledger?limit=100").await;
-        assert!(ledger["next_cursor"].is_null(), "one page holds everything that this test does");
-        let mut captures = BTreeMap::new();
-        for entry in ledger["data"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "capture") {
-            *captures.entry(entry["render"].as_str().unwrap().to_owned()).or_default() += 1;
+    /// Everything that a list holds, page by page.
+    pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let mut page = self.get(&format!("{path}?limit=100")).await;
+        loop {
+            rows.extend(page["data"].as_array().unwrap().iter().cloned());
+            let Some(cursor) = page["next_cursor"].as_str() else { return rows };
+            page = self.get(&format!("{path}?limit=100&cursor={cursor}")).await;
         }
-        captures
+    }
+
+    /// Entries of that kind for each render that has any.
+    pub(crate) async fn entries(&self, kind: &str) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for entry in self.list("/v1/ledger").await.iter().filter(|entry| entry["kind"] == kind) {
+            *found.entry(entry["render"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        found
     }
 }

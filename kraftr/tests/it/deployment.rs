@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::program::{LOOK_AGAIN, PATIENCE, arg, kraftr, stdout_of};
+use crate::proxy::Proxy;
 
 /// PostgreSQL, RabbitMQ and S3 of one test; they go with this value.
 pub(crate) struct Services {
@@ -48,11 +50,27 @@ impl Drop for Services {
     }
 }
 
+/// One deployment at a time: several would only wait for each other's processors.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// Processes that share services.
 pub(crate) struct Deployment {
     services: Services,
+    /// What schedulers and workers are told, where that differs from what `services` says.
+    scheduler_variables: BTreeMap<String, String>,
+    worker_variables: BTreeMap<String, String>,
     scratch: PathBuf,
     started: u32,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// What stands between the processes of a deployment and its services.
+pub(crate) struct Proxies {
+    pub(crate) database: Proxy,
+    pub(crate) scheduler_broker: Proxy,
+    pub(crate) worker_broker: Proxy,
+    /// Of schedulers and workers: links that a scheduler signs lead where it goes itself.
+    pub(crate) s3: Proxy,
 }
 
 /// One process; killed when it is dropped.
@@ -63,13 +81,49 @@ pub(crate) struct Process {
 }
 
 impl Deployment {
-    pub(crate) fn new(scratch: &Path) -> Self {
+    pub(crate) async fn new(scratch: &Path) -> Self {
+        let turn = TURN.lock().await;
         let services = Services::up(scratch.join("services"));
-        Self { services, scratch: scratch.to_owned(), started: 0 }
+        let scheduler_variables = services.variables.clone();
+        let amqp = |name: &String, _: &mut String| name == "KRAFTR_AMQP_URL";
+        let worker_variables = services.variables.clone().extract_if(.., amqp).collect();
+        Self {
+            services,
+            scheduler_variables,
+            worker_variables,
+            scratch: scratch.to_owned(),
+            started: 0,
+            _turn: turn,
+        }
+    }
+
+    /// Puts a proxy between every process that is started from now on and every service.
+    pub(crate) async fn proxied(&mut self) -> Proxies {
+        let variables = &self.services.variables;
+        let [database, amqp, s3] = ["KRAFTR_DATABASE_URL", "KRAFTR_AMQP_URL", "KRAFTR_S3_ENDPOINT"]
+            .map(|name| variables[name].as_str());
+        let proxies = Proxies {
+            database: Proxy::before(database).await,
+            scheduler_broker: Proxy::before(amqp).await,
+            worker_broker: Proxy::before(amqp).await,
+            s3: Proxy::before(s3).await,
+        };
+        self.scheduler_variables.extend([
+            ("KRAFTR_DATABASE_URL".to_owned(), proxies.database.lead(database)),
+            ("KRAFTR_AMQP_URL".to_owned(), proxies.scheduler_broker.lead(amqp)),
+            ("KRAFTR_S3_ENDPOINT".to_owned(), proxies.s3.lead(s3)),
+        ]);
+        self.worker_variables.insert("KRAFTR_AMQP_URL".to_owned(), proxies.worker_broker.lead(amqp));
+        proxies
     }
 
     pub(crate) const fn services(&self) -> &Services {
         &self.services
+    }
+
+    /// The broker, straight.
+    pub(crate) fn amqp_url(&self) -> &str {
+        &self.services.variables["KRAFTR_AMQP_URL"]
     }
 
     /// Runs `kraftr admin …` to its end.
@@ -85,24 +139,31 @@ impl Deployment {
 
     /// Starts a scheduler; it listens on a free port.
     pub(crate) fn scheduler(&mut self) -> Process {
-        let variables = self.services.variables.clone();
-        self.start(&["scheduler", "--listen", "127.0.0.1:0", "--allow-private-webhooks=true"], &variables)
+        let variables = self.scheduler_variables.clone();
+        let flags = ["--listen", "127.0.0.1:0", "--allow-private-webhooks=true", "--offer-noop=true"];
+        self.start(&["scheduler", "--log", "info"], &flags, &variables)
     }
 
     /// Starts a worker, which is told about the broker and nothing else.
     pub(crate) fn worker(&mut self, slots: u32) -> Process {
-        let slots = slots.to_string();
-        let broker = ("KRAFTR_AMQP_URL".to_owned(), self.services.variables["KRAFTR_AMQP_URL"].clone());
-        self.start(&["worker", "--slots", &slots, "--releases", "demo-tryon"], &BTreeMap::from([broker]))
+        self.worker_for("demo-tryon", slots)
     }
 
-    fn start(&mut self, arguments: &[&str], variables: &BTreeMap<String, String>) -> Process {
+    /// Starts a worker for one release; its log names the stages of each render.
+    pub(crate) fn worker_for(&mut self, release: &str, slots: u32) -> Process {
+        let variables = self.worker_variables.clone();
+        let flags = ["--slots", &slots.to_string(), "--releases", release];
+        self.start(&["worker", "--log", "info,kraftr_worker=debug"], &flags, &variables)
+    }
+
+    fn start(&mut self, role: &[&str], flags: &[&str], variables: &BTreeMap<String, String>) -> Process {
         self.started += 1;
         let ready_file = self.scratch.join(format!("ready-{}.json", self.started));
-        let log = self.scratch.join(format!("{}-{}.log", arguments[0], self.started));
+        let log = self.scratch.join(format!("{}-{}.log", role[0], self.started));
         let child = kraftr()
-            .args(arguments)
-            .args(["--log", "info", "--ready-file", arg(&ready_file)])
+            .args(role)
+            .args(flags)
+            .args(["--ready-file", arg(&ready_file)])
             .envs(variables)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())

@@ -1,7 +1,7 @@
 //! The fleet of processes on real services: nothing that a user pays for is lost or charged twice, whatever
 //! is killed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kraftr_models::bundled;
 use kraftr_protocol::limits;
@@ -9,20 +9,21 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::deployment::{Deployment, Process};
+use crate::program::PATIENCE;
 
 const CREDITS: i64 = 500;
 /// Steps of a render: long enough to be caught in the middle.
 const STEPS: u32 = 12;
 
 /// An org's view of a deployment.
-struct Client {
-    api: Api,
+pub(crate) struct Client {
+    pub(crate) api: Api,
     body: Value,
-    submitted: Vec<String>,
+    pub(crate) submitted: Vec<String>,
 }
 
 impl Client {
-    async fn new(deployment: &Deployment, url: &str) -> Self {
+    pub(crate) async fn new(deployment: &Deployment, url: &str) -> Self {
         deployment.admin(&["org", "create", "shop"]);
         deployment.admin(&["grant", "--credits", &CREDITS.to_string(), "--reference", "first"]);
         let key = deployment.admin(&["key", "create", "--label", "test"]);
@@ -35,7 +36,7 @@ impl Client {
     }
 
     /// Submits until it is answered, under one idempotency key for each render.
-    async fn submit(&mut self, count: usize) {
+    pub(crate) async fn submit(&mut self, count: usize) {
         for _ in 0..count {
             let key = format!("render-{}", self.submitted.len());
             let id = loop {
@@ -49,8 +50,10 @@ impl Client {
     }
 
     /// Waits until one of the renders submitted last is in that state.
-    async fn wait_for(&self, status: &str, last: usize) {
+    pub(crate) async fn wait_for(&self, status: &str, last: usize) {
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < PATIENCE, "no render gets {status}");
             for id in self.submitted.iter().rev().take(last) {
                 if self.api.get(&format!("/v1/renders/{id}")).await["status"] == status {
                     return;
@@ -61,7 +64,7 @@ impl Client {
     }
 
     /// Everything that was ever submitted succeeds and is charged once, and the books are right.
-    async fn settle(&self, deployment: &Deployment, after: &str) {
+    pub(crate) async fn settle(&self, deployment: &Deployment, after: &str) {
         for id in &self.submitted {
             let render = self.api.wait_ended(id).await;
             assert_eq!(render["status"], "succeeded", "after {after}: {render}");
@@ -77,7 +80,7 @@ impl Client {
     }
 }
 
-fn url(ready: &Value) -> &str {
+pub(crate) fn url(ready: &Value) -> &str {
     ready["url"].as_str().unwrap()
 }
 
@@ -86,7 +89,7 @@ fn url(ready: &Value) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn separate_processes_render_together() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut deployment = Deployment::new(scratch.path());
+    let mut deployment = Deployment::new(scratch.path()).await;
     let mut schedulers = [deployment.scheduler(), deployment.scheduler()];
     let ready: Vec<Value> = schedulers.iter_mut().map(Process::wait_ready).collect();
     let mut workers = [deployment.worker(2), deployment.worker(2)];
@@ -116,7 +119,7 @@ async fn separate_processes_render_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_lose_nothing_and_charge_nothing_twice() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut deployment = Deployment::new(scratch.path());
+    let mut deployment = Deployment::new(scratch.path()).await;
     // The first one leads.
     let mut leader = deployment.scheduler();
     leader.wait_ready();

@@ -77,7 +77,7 @@ async fn renders_in_flight_survive_sigkill_and_are_charged_once() {
     for id in promised.values() {
         assert_eq!(api.wait_ended(id).await["status"], "succeeded");
     }
-    let captures = api.captures().await;
+    let captures = api.entries("capture").await;
     let expected: BTreeMap<String, usize> = promised.into_values().map(|id| (id, 1)).collect();
     assert_eq!(captures, expected, "every render is charged, and none twice");
     let balance = api.get("/v1/balance").await;
