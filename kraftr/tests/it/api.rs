@@ -50,6 +50,13 @@ impl Api {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
+    /// The answer to a submission, whatever it is.
+    pub(crate) async fn answer(&self, body: &Value, key: &str) -> (StatusCode, Value) {
+        let call = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(body);
+        let response = call.header("Idempotency-Key", key).send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
     /// The id of the render under that key, or `None` when the server died before it answered or wants to be asked
     /// again.
     pub(crate) async fn submit(&self, body: &Value, key: &str) -> Option<String> {

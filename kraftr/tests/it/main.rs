@@ -9,6 +9,7 @@ mod cuts;
 mod demo;
 mod deployment;
 mod faults;
+mod full_disk;
 mod kill;
 mod layers;
 mod program;

@@ -63,12 +63,33 @@ pub(crate) struct Dev {
 impl Dev {
     /// Starts it on a directory without waiting for anything.
     pub(crate) fn spawn(directory: &Path) -> Self {
+        Self::spawn_as(kraftr(), directory)
+    }
+
+    /// The same where none of its files may have more than that many blocks of 1,024 bytes. A write beyond that
+    /// is an error, as on a full disk, and not the signal that it is otherwise.
+    pub(crate) fn spawn_with_files_of(directory: &Path, blocks_max: u32) -> Self {
+        let program = kraftr();
+        let mut shell = Command::new("bash");
+        let limited = r#"trap '' XFSZ; ulimit -f "$1"; shift; exec "$@""#;
+        shell.args(["-c", limited, "bash", &blocks_max.to_string()]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdin(Stdio::null());
+        Self::spawn_as(shell, directory)
+    }
+
+    fn spawn_as(mut program: Command, directory: &Path) -> Self {
         let ready_file = directory.with_extension("ready.json");
         // One that was killed has left its own, which the next may not have removed when we look.
         if ready_file.exists() {
             fs::remove_file(&ready_file).unwrap();
         }
-        let child = kraftr()
+        let child = program
             .args(["dev", "--listen", "127.0.0.1:0", "--log", "warn"])
             .args(["--data-dir", arg(directory), "--ready-file", arg(&ready_file)])
             .stdout(Stdio::null())
