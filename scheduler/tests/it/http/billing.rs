@@ -16,6 +16,12 @@ async fn the_ledger_tells_what_happened() {
     );
     let charged = server.submit().await;
     worker.take().await.succeed(&[b"picture"]).await;
+    server
+        .until("the capture", async || {
+            let balance = server.get("/v1/balance").await.json();
+            (balance["posted"] == CREDITS - 1).then_some(())
+        })
+        .await;
     let given_back = server.submit().await;
     worker.take().await.fail().await;
     let entries = server
