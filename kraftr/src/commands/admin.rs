@@ -1,4 +1,4 @@
-//! `kraftr admin`: orgs, keys, credits, dead letters and repair, straight on the database.
+//! `kraftr admin`: orgs, keys, credits, dead letters and repair, straight on the database; and what workers are told.
 
 mod dead_letters;
 mod fsck;
@@ -106,9 +106,7 @@ async fn sides(args: &AdminArgs, store: Arc<dyn Store>) -> Result<fsck::Sides> {
         settings.finish(Some(()))?;
         let directory = args.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR));
         let objects = DataDir::existing(directory)?.blobs();
-        let clock = Arc::new(SystemClock);
-        // Nobody follows a link of this command.
-        let blobs = DirectoryBlobs::new(objects, String::new(), [0; 32], clock)?;
+        let blobs = DirectoryBlobs::beside(objects, Arc::new(SystemClock));
         return Ok(fsck::Sides { store, blobs: Arc::new(blobs), broker: None });
     }
     let broker: Option<Amqp> = if settings.has("amqp.url") { settings.read() } else { None };

@@ -76,6 +76,9 @@ async fn fsck_says_what_does_not_agree() {
     let fleet = Fleet::new().await;
     let directory = arg(fleet.directory()).to_owned();
     let fsck = ["--data-dir", &directory, "fsck", "--json"];
+    let upload = fleet.directory().join("blobs/~incoming/0");
+    std::fs::create_dir_all(upload.parent().unwrap()).unwrap();
+    std::fs::write(&upload, "half a picture").unwrap();
     let said: serde_json::Value = serde_json::from_str(&stdout_of(&admin(&[], &fsck))).unwrap();
     assert_eq!((&said["ok"], &said["queues"]), (&true.into(), &serde_json::Value::Null), "{said}");
     let org = stdout_of(&admin(&[], &["--data-dir", &directory, "org", "create", "shop"]));
@@ -97,4 +100,5 @@ async fn fsck_says_what_does_not_agree() {
     assert_eq!(said.status.code(), Some(1));
     let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(said["missing"][0]["key"], asset.object_key);
+    assert!(upload.exists(), "an upload of the fleet beside it goes on");
 }

@@ -50,7 +50,17 @@ impl DirectoryBlobs {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(&incoming)?,
         }
-        Ok(Self { root, public_url, signer: Signer::new(secret), clock, next_incoming: AtomicU64::new(0) })
+        Ok(Self::over(root, public_url, secret, clock))
+    }
+
+    /// Opens a directory that another process may be working in, to read and to erase: what is half written there
+    /// stays. Nothing can be put, and its links are nobody's.
+    pub fn beside(root: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self::over(root, String::new(), [0; 32], clock)
+    }
+
+    fn over(root: PathBuf, public_url: String, secret: [u8; 32], clock: Arc<dyn Clock>) -> Self {
+        Self { root, public_url, signer: Signer::new(secret), clock, next_incoming: AtomicU64::new(0) }
     }
 
     /// Checks a link that was followed: what may be put, for a link that puts.
