@@ -57,6 +57,32 @@ pub async fn accepted_messages_arrive(transport: &dyn Transport) {
     }
 }
 
+/// A job that is given back again and again leaves its lane, and the one behind it comes. Wants a transport that
+/// gives up after a few times.
+pub async fn what_comes_back_too_often_is_given_up(transport: &dyn Transport) {
+    put_jobs(transport, &lane("a"), 0..2).await;
+    let mut jobs = jobs(transport, &["a"], 1).await;
+    loop {
+        let delivery = next(&mut jobs).await;
+        if delivery.body != job(0) {
+            assert_eq!(delivery.body, job(1), "the one behind it is not given up");
+            delivery.ack();
+            break;
+        }
+    }
+    let mut given_up = transport.consume_given_up().await.expect("what is given up can be consumed");
+    let delivery = next(&mut given_up).await;
+    assert_eq!(delivery.body, job(0), "what was given up is delivered");
+    delivery.ack();
+    // A place is free again: nothing else was given up before this one.
+    put_jobs(transport, &lane("a"), 2..3).await;
+    let (given, first) = (given_up.next(), next(&mut jobs));
+    match select(pin!(given), pin!(first)).await {
+        Either::Left(_) => panic!("an acknowledged delivery came back"),
+        Either::Right((delivery, _)) => assert_eq!(delivery.body, job(2)),
+    }
+}
+
 /// After an acknowledgement the next message comes, and nothing comes again.
 pub async fn acknowledged_messages_do_not_return(transport: &dyn Transport) {
     let mut first = jobs(transport, &["a"], 1).await;

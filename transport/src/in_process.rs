@@ -26,6 +26,8 @@ use crate::{BoxSource, Call, Delivery, Transport, TransportError};
 
 /// Jobs that wait in one lane. The dispatcher's window keeps far fewer there.
 pub const JOBS_PER_LANE_MAX: usize = 4_096;
+/// How often a job may be given back before it is given up.
+pub const REQUEUES_MAX: u32 = 1_000;
 /// Events that wait for the scheduler.
 pub const EVENTS_MAX: usize = 65_536;
 /// Calls that wait for the scheduler.
@@ -40,6 +42,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Bounds {
     /// Jobs that wait in one lane; requeued ones may exceed it.
     pub jobs_per_lane: usize,
+    /// How often a job may be given back before it is given up.
+    pub requeues: u32,
     /// Events that wait; requeued ones may exceed it.
     pub events: usize,
     /// Calls that wait.
@@ -55,6 +59,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             jobs_per_lane: JOBS_PER_LANE_MAX,
+            requeues: REQUEUES_MAX,
             events: EVENTS_MAX,
             calls: CALLS_MAX,
             broadcasts: BROADCASTS_MAX,
@@ -73,7 +78,7 @@ pub struct InProcess {
 struct Shared {
     jobs: Arc<Queue<Lane, Job>>,
     events: Arc<Queue<(), Event>>,
-    /// Nothing is given up within a process.
+    /// Jobs that were given back too often.
     given_up: Arc<Queue<(), Job>>,
     calls: Arc<Calls>,
     progress: Broadcast<Progress>,
@@ -83,11 +88,13 @@ struct Shared {
 impl InProcess {
     /// Empty queues with these bounds.
     pub fn new(bounds: Bounds) -> Self {
+        let given_up = Arc::new(Queue::new(|()| "what was given up".to_owned(), bounds.jobs_per_lane));
+        let jobs = Queue::new(|lane: &Lane| format!("lane {lane}"), bounds.jobs_per_lane);
         Self {
             shared: Arc::new(Shared {
-                jobs: Arc::new(Queue::new(|lane: &Lane| format!("lane {lane}"), bounds.jobs_per_lane)),
+                jobs: Arc::new(jobs.giving_up(bounds.requeues, Arc::clone(&given_up))),
                 events: Arc::new(Queue::new(|()| "the event queue".to_owned(), bounds.events)),
-                given_up: Arc::new(Queue::new(|()| "what was given up".to_owned(), 1)),
+                given_up,
                 calls: Arc::new(Calls::new(bounds.calls, bounds.call_timeout)),
                 progress: Broadcast::new(bounds.broadcasts),
                 control: Broadcast::new(bounds.broadcasts),

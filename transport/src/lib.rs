@@ -129,6 +129,8 @@ pub type BoxSource<T> = Box<dyn Source<T>>;
 /// - A job or event that `publish_*` answered `Ok` for is delivered at least once to some consumer
 ///   that is subscribed now or later, unless the broker loses its storage.
 /// - Consumers of one queue compete: an unsettled delivery is with one of them at a time.
+/// - A job that is given back too often is given up: it leaves its lane, and
+///   [`consume_given_up`](Transport::consume_given_up) delivers it.
 /// - A requeued or dropped delivery comes back with `redelivered` set, before what was published
 ///   after it where nobody else took that in the meantime.
 /// - An acknowledged delivery does not come back.
@@ -151,8 +153,8 @@ pub trait Transport: Send + Sync + 'static {
         prefetch: usize,
     ) -> Result<BoxSource<Delivery<Job>>, TransportError>;
 
-    /// Takes jobs that were delivered too often and given up; a transport that never gives up has none. Whoever
-    /// takes one looks at the database: the message itself decides nothing.
+    /// Takes jobs that were given back too often and given up. Whoever takes one looks at the database: the message
+    /// itself decides nothing.
     async fn consume_given_up(&self) -> Result<BoxSource<Delivery<Job>>, TransportError>;
 
     /// Queues an event; returns once it is safe there.

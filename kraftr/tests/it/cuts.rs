@@ -6,6 +6,7 @@ use kraftr_protocol::message::Job;
 use kraftr_protocol::{Class, Lane, RenderId};
 use kraftr_transport::Transport as _;
 use kraftr_transport::rabbit::{RabbitConfig, RabbitMq};
+use uuid::Uuid;
 
 use crate::deployment::{Deployment, Process, Proxies};
 use crate::faults::{Client, url};
@@ -145,4 +146,43 @@ async fn a_job_that_is_delivered_many_times_is_charged_once() {
     workers.into_iter().for_each(Process::terminate);
     scheduler.terminate();
     deployment.audit();
+}
+
+/// Jobs that the broker gives up reach the replica that leads, whoever else is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_gives_up_wakes_the_leader() {
+    const JOBS: u32 = 4;
+    /// Nothing more comes: what is given up was given up before.
+    const QUIET: Duration = Duration::from_secs(2);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut deployment = Deployment::new(scratch.path()).await;
+    let mut leader = deployment.scheduler();
+    leader.wait_ready();
+    let mut standby = deployment.scheduler();
+    standby.wait_ready();
+    let broker = RabbitConfig::new(deployment.amqp_url());
+    let limit = broker.delivery_limit;
+    let broker = RabbitMq::connect(broker).await.unwrap();
+    let lane = Lane { pool: "nobody".to_owned(), release: "r".to_owned(), class: Class::Batch };
+    let mut jobs = broker.consume_jobs(std::slice::from_ref(&lane), JOBS as usize).await.unwrap();
+    for attempt in 0..JOBS {
+        broker.publish_job(&lane, Job { render: RenderId(Uuid::nil()), attempt }).await.unwrap();
+    }
+    let heard = |scheduler: &Process| scheduler.log().matches("the broker gave a job up").count() as u32;
+    // Given back until the broker allows it no more.
+    let mut given_back = 0;
+    while let Ok(Some(delivery)) = tokio::time::timeout(QUIET, jobs.next()).await {
+        drop(delivery);
+        given_back += 1;
+    }
+    assert!(given_back >= limit * JOBS, "the broker gave up after {given_back} deliveries");
+    let started = Instant::now();
+    while heard(&leader) < JOBS {
+        assert!(started.elapsed() < PATIENCE, "the leader heard of {} of {JOBS}", heard(&leader));
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    assert_eq!(heard(&standby), 0, "nobody else takes them");
+    broker.close().await;
+    standby.terminate();
+    leader.terminate();
 }

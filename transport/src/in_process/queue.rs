@@ -16,7 +16,8 @@ use crate::{BoxSource, Delivery, Settlement, Source, TransportError};
 struct Parcel<T> {
     place: u64,
     body: T,
-    redelivered: bool,
+    /// How often it was given back.
+    requeues: u32,
 }
 
 struct Waiting<K, T> {
@@ -35,6 +36,13 @@ pub(super) struct Queue<K, T> {
     capacity: usize,
     backlog: Mutex<Backlog<Waiting<K, T>>>,
     changed: Notify,
+    gives_up: Option<GivesUp<T>>,
+}
+
+/// Where messages go that are given back once too often.
+struct GivesUp<T> {
+    requeues_max: u32,
+    to: Arc<Queue<(), T>>,
 }
 
 impl<K, T> Queue<K, T>
@@ -43,7 +51,12 @@ where
     T: Clone + Send + 'static,
 {
     pub(super) fn new(name: fn(&K) -> String, capacity: usize) -> Self {
-        Self { name, capacity, backlog: Backlog::new(), changed: Notify::new() }
+        Self { name, capacity, backlog: Backlog::new(), changed: Notify::new(), gives_up: None }
+    }
+
+    /// The same, but what is given back more than `requeues_max` times goes to another queue.
+    pub(super) fn giving_up(self, requeues_max: u32, to: Arc<Queue<(), T>>) -> Self {
+        Self { gives_up: Some(GivesUp { requeues_max, to }), ..self }
     }
 
     pub(super) fn publish(&self, key: K, body: T) -> Result<(), TransportError> {
@@ -57,7 +70,7 @@ where
                 admit(queue, self.capacity, || (self.name)(&key))?;
             }
             let queue = queues.entry(key).or_default();
-            queue.push_back(Parcel { place: *places, body, redelivered: false });
+            queue.push_back(Parcel { place: *places, body, requeues: 0 });
             *places += 1;
         }
         self.changed.notify_waiters();
@@ -85,13 +98,21 @@ where
     }
 
     fn requeue(&self, key: K, parcel: Parcel<T>) {
+        if let Some(GivesUp { requeues_max, to }) = &self.gives_up
+            && parcel.requeues >= *requeues_max
+        {
+            if let Err(error) = to.publish((), parcel.body) {
+                tracing::warn!(%error, queue = (self.name)(&key), "a message that was given up is dropped");
+            }
+            return;
+        }
         let mut backlog = lock(&self.backlog);
         if backlog.closed {
             return;
         }
         let queue = backlog.waiting.queues.entry(key).or_default();
         let at = queue.partition_point(|other| other.place < parcel.place);
-        queue.insert(at, Parcel { redelivered: true, ..parcel });
+        queue.insert(at, Parcel { requeues: parcel.requeues + 1, ..parcel });
     }
 }
 
@@ -128,7 +149,7 @@ where
 
     fn deliver(&self, key: K, parcel: Parcel<T>) -> Delivery<T> {
         let (queue, held) = (Arc::clone(&self.queue), Arc::clone(&self.held));
-        let (body, redelivered) = (parcel.body.clone(), parcel.redelivered);
+        let (body, redelivered) = (parcel.body.clone(), parcel.requeues > 0);
         Delivery::new(body, redelivered, move |settlement| {
             if settlement == Settlement::Requeue {
                 queue.requeue(key, parcel);

@@ -157,6 +157,7 @@ impl<T: DeserializeOwned + Send + 'static> Feeder<T> {
             match outcome {
                 Ok(true) => return,
                 Ok(false) => {}
+                Err(_) if self.links.closed.is_cancelled() => return,
                 Err(error) => tracing::warn!(%error, queues = ?self.queues, "consuming on a new channel"),
             }
             if self.gone.is_cancelled() {

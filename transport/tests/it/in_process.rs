@@ -88,9 +88,16 @@ fn requeued_deliveries_return_to_their_places_in_any_order() {
     }
 }
 
+#[tokio::test]
+async fn what_comes_back_too_often_is_given_up() {
+    let transport = InProcess::new(Bounds { requeues: 3, ..Bounds::default() });
+    conformance::what_comes_back_too_often_is_given_up(&transport).await;
+}
+
 #[test]
 fn queues_are_bounded() {
-    let bounds = Bounds { jobs_per_lane: 2, events: 1, calls: 1, broadcasts: 2, call_timeout: None };
+    let bounds =
+        Bounds { jobs_per_lane: 2, requeues: 9, events: 1, calls: 1, broadcasts: 2, call_timeout: None };
     let transport = InProcess::new(bounds);
     now(transport.publish_job(&lane(), job(0))).unwrap();
     now(transport.publish_job(&lane(), job(1))).unwrap();
