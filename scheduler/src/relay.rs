@@ -145,11 +145,15 @@ impl UnderWay {
 
     /// A pass has ended: what is not done is due again, now or when it was put off to.
     fn tried(&mut self, rows: &[OutboxRow], done: &[i64]) {
-        for render in rows.iter().filter_map(|row| row.topic.render()) {
-            self.renders.remove(&render);
-        }
         let done: BTreeSet<&i64> = done.iter().collect();
-        self.rows.retain(|row| done.contains(row) || !rows.iter().any(|tried| tried.id == *row));
+        for row in rows {
+            if let Some(render) = row.topic.render() {
+                self.renders.remove(&render);
+            }
+            if !done.contains(&row.id) {
+                self.rows.remove(&row.id);
+            }
+        }
     }
 
     /// The outbox does not have these any more, or they are done again.

@@ -106,7 +106,10 @@ async fn orphans(
     swept.foreign += foreign.len() as u64;
     let candidates: Vec<ObjectInfo> = ours.into_iter().filter(|object| object.modified < old).collect();
     let keys: Vec<String> = candidates.iter().map(|object| object.key.clone()).collect();
-    let wanted = if keys.is_empty() { return Ok(Vec::new()) } else { store.wanted_objects(&keys).await? };
+    if keys.is_empty() {
+        return Ok(candidates);
+    }
+    let wanted = store.wanted_objects(&keys).await?;
     Ok(candidates.into_iter().filter(|object| !wanted.contains(&object.key)).collect())
 }
 
