@@ -63,8 +63,12 @@ pub(super) async fn list(
             "SELECT id, object_key, bytes FROM assets WHERE deleted_at IS NULL AND id < $1 ORDER BY id DESC LIMIT $2"
         }
         ObjectKind::Artifacts => {
-            "SELECT artifacts.id, object_key, bytes FROM artifacts JOIN renders ON renders.id = render_id
-             WHERE deleted_at IS NULL AND artifacts.id < $1 ORDER BY artifacts.id DESC LIMIT $2"
+            concat!(
+                "SELECT artifacts.id, object_key, bytes FROM artifacts JOIN renders ON renders.id = render_id
+                 WHERE artifacts.id < $1 AND ",
+                not_deleted!(),
+                " ORDER BY artifacts.id DESC LIMIT $2"
+            )
         }
     };
     sqlx::query(query)
