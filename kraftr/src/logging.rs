@@ -25,8 +25,11 @@ pub fn start_counting(filter: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
+/// The broker's client library logs what it also returns, and the end of a connection that we closed as an error.
+const SILENT: &str = "lapin=off";
+
 fn lines<S: Subscriber + for<'s> LookupSpan<'s>>(filter: &str) -> Result<impl Layer<S>, ParseError> {
     let lines =
         tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    Ok(lines.with_filter(EnvFilter::try_new(filter)?))
+    Ok(lines.with_filter(EnvFilter::try_new(format!("{SILENT},{filter}"))?))
 }

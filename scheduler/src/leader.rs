@@ -33,6 +33,13 @@ pub struct Leadership {
     term: watch::Sender<Option<Term>>,
 }
 
+/// Why a replica leads no more.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Lost,
+    Resigned,
+}
+
 impl Leadership {
     /// A replica that does not lead yet.
     pub fn new(replica: Uuid) -> Self {
@@ -60,18 +67,18 @@ impl Leadership {
     /// Takes note that `term` is over, as the database said.
     pub fn lost(&self, term: Term) {
         if self.term() == Some(term) {
-            self.set(None);
+            self.set(None, Why::Lost);
         }
     }
 
-    fn set(&self, term: Option<Term>) {
+    fn set(&self, term: Option<Term>, why: Why) {
         self.term.send_if_modified(|known| {
             let changed = *known != term;
             if changed {
-                if let Some(Term(number)) = term {
-                    tracing::info!(leader.term = number, "leads");
-                } else {
-                    tracing::warn!("leads no more");
+                match (term, why) {
+                    (Some(Term(number)), _) => tracing::info!(leader.term = number, "leads"),
+                    (None, Why::Lost) => tracing::warn!("leads no more"),
+                    (None, Why::Resigned) => tracing::info!("resigns"),
                 }
             }
             *known = term;
@@ -83,7 +90,7 @@ impl Leadership {
 /// Asks for the lead, or for more of it; one look.
 pub async fn step(app: &App) -> Result<Option<Term>, StoreError> {
     let term = app.store.lead(app.leadership.replica()).await?;
-    app.leadership.set(term);
+    app.leadership.set(term, Why::Lost);
     Ok(term)
 }
 
@@ -100,7 +107,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
             Err(_) => tracing::error!("the database does not answer"),
         }
         if app.leadership.term().is_some() && trusted_until <= Instant::now() {
-            app.leadership.set(None);
+            app.leadership.set(None, Why::Lost);
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -108,7 +115,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
         }
     }
     if app.leadership.term().is_some() {
-        app.leadership.set(None);
+        app.leadership.set(None, Why::Resigned);
         if let Err(error) = app.store.resign(app.leadership.replica()).await {
             tracing::warn!(%error, "could not resign; the lease runs out by itself");
         }
