@@ -15,7 +15,7 @@ use crate::group::Group;
 use crate::hub::Hub;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
-use crate::store::{NewRender, Render, Store, StoreError, SubmitError};
+use crate::store::{NewRender, Render, Store, StoreError, SubmitError, Term};
 use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink, sweeper};
 
 /// How a scheduler behaves.
@@ -50,7 +50,7 @@ pub struct App {
     /// Submissions that wait for the database together.
     submissions: Group<NewRender, Result<Result<Render, SubmitError>, Arc<StoreError>>>,
     /// Whether this replica leads.
-    pub leadership: Leadership,
+    pub leadership: Arc<Leadership>,
     /// Counters of this process.
     pub metrics: Metrics,
     /// Behaviour.
@@ -77,9 +77,10 @@ pub enum SubmissionFailed {
 /// somebody else's row.
 async fn submit_together(
     store: Arc<dyn Store>,
+    term: Option<Term>,
     renders: Vec<NewRender>,
 ) -> Vec<Result<Result<Render, SubmitError>, Arc<StoreError>>> {
-    match store.submit_renders(&renders).await {
+    match store.submit_renders(&renders, term).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) if renders.len() == 1 || !error.is_permanent() => {
             let error = Arc::new(error);
@@ -89,7 +90,7 @@ async fn submit_together(
             tracing::warn!(%error, renders = renders.len(), "submitted together they were refused");
             let mut outcomes = Vec::with_capacity(renders.len());
             for render in &renders {
-                let alone = store.submit_renders(std::slice::from_ref(render)).await;
+                let alone = store.submit_renders(std::slice::from_ref(render), term).await;
                 outcomes.push(alone.map_err(Arc::new).and_then(|mut outcomes| {
                     outcomes
                         .pop()
@@ -144,11 +145,13 @@ pub struct Scheduler {
 impl App {
     /// Puts the parts together without starting a loop: a simulation steps them itself.
     pub fn new(parts: Parts, config: Config) -> Self {
+        let leadership = Arc::new(Leadership::new(parts.ids.uuid(parts.clock.now())));
         let submissions = {
-            let store = Arc::clone(&parts.store);
-            Group::new(SUBMISSIONS_MAX, move |renders| submit_together(Arc::clone(&store), renders))
+            let (store, leadership) = (Arc::clone(&parts.store), Arc::clone(&leadership));
+            Group::new(SUBMISSIONS_MAX, move |renders| {
+                submit_together(Arc::clone(&store), leadership.term(), renders)
+            })
         };
-        let leadership = Leadership::new(parts.ids.uuid(parts.clock.now()));
         Self {
             store: parts.store,
             blobs: parts.blobs,

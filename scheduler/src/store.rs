@@ -302,10 +302,12 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes an asset and queues the erasure of its object; refused while a live render needs it.
     async fn delete_asset(&self, org: OrgId, id: AssetId) -> Result<DeleteOutcome, StoreError>;
 
-    /// For each: inserts the render, holds its price, completes its ticket; or refuses it and writes nothing.
+    /// For each: inserts the render, holds its price, completes its ticket; or refuses it and writes nothing. The leader
+    /// names its `term`: what finds a free place in a lane where nobody waits is then dispatched at once.
     async fn submit_renders(
         &self,
         renders: &[NewRender],
+        term: Option<Term>,
     ) -> Result<Vec<Result<Render, SubmitError>>, StoreError>;
     /// The org's render of that id.
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError>;

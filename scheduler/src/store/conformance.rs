@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, DiscardOutcome, Idempotency, NewAsset,
-    NewRender, Notice, Page, Render, ReplayOutcome, Resource, Store, SubmitError, Ticket, Topic,
+    NewRender, Notice, Page, Render, ReplayOutcome, Resource, Store, SubmitError, Term, Ticket, Topic,
 };
 
 mod delivery;
@@ -75,7 +75,7 @@ impl Bench {
 
     async fn submit(&self, tenant: &Tenant, samples: u32) -> Render {
         let outcome =
-            self.store.submit_renders(&[new_render(tenant, samples)]).await.expect("store").remove(0);
+            self.store.submit_renders(&[new_render(tenant, samples)], None).await.expect("store").remove(0);
         outcome.expect("the tenant has the credits")
     }
 
@@ -97,9 +97,13 @@ impl Bench {
             .collect()
     }
 
+    async fn lead(&self) -> Term {
+        self.store.lead(REPLICA).await.expect("store").expect("nobody else leads")
+    }
+
     /// Leads and dispatches; says how many.
     async fn dispatch(&self) -> u32 {
-        let term = self.store.lead(REPLICA).await.expect("store").expect("nobody else leads");
+        let term = self.lead().await;
         self.store.dispatch(term).await.expect("store").expect("the term has just begun")
     }
 
@@ -114,10 +118,21 @@ impl Bench {
         let jobs = self.jobs().await;
         let job =
             jobs.iter().map(|(_, job)| *job).rfind(|job| job.render == render).expect("it was dispatched");
+        (job, self.granted(job).await)
+    }
+
+    /// Claims the job for worker 1.
+    async fn granted(&self, job: Job) -> Epoch {
         match self.claim(job, worker(1)).await {
-            ClaimOutcome::Granted(claimed) => (job, claimed.render.epoch),
+            ClaimOutcome::Granted(claimed) => claimed.render.epoch,
             ClaimOutcome::NotGranted(reason) => panic!("not granted: {reason:?}"),
         }
+    }
+
+    /// Claims the job for worker 1 and delivers.
+    async fn deliver(&self, job: Job) {
+        let epoch = self.granted(job).await;
+        assert_eq!(self.report(job, epoch, delivered(1)).await, Applied::Changed(Status::Succeeded));
     }
 
     async fn report(&self, job: Job, epoch: Epoch, body: EventBody) -> Applied {

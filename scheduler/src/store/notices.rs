@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kraftr_protocol::RenderId;
+use kraftr_protocol::{RenderId, Status};
 use tokio::sync::broadcast;
 
 use super::work::Work;
@@ -44,7 +44,7 @@ impl Notices {
         let mut changed: Vec<RenderId> = work.history.iter().map(|line| line.render).collect();
         changed.dedup();
         let freed = |(before, after)| lease::is_in_flight(before) && !lease::is_in_flight(after);
-        let queue = !work.submitted.is_empty()
+        let queue = work.submitted.values().any(|row| row.render.status == Status::Queued)
             || work.changed.values().any(|change| freed((change.before.0, change.after.render.status)));
         Self { queue, outbox: !work.outbox.is_empty(), changed }
     }

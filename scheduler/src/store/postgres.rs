@@ -1,7 +1,7 @@
 //! The store of the fleet: PostgreSQL, shared by every replica.
 //!
 //! Each transaction locks its rows in one order (idempotency keys, renders by id, assets, accounts by
-//! org), so that no two wait for each other; decides in memory; and writes each table with one statement,
+//! org), so that no two wait for each other; decides in memory; and writes everything with one statement,
 //! however many renders it is about. Moments are this database's own, read after the locks are held, so
 //! that whoever comes later in a row's history has the later moment.
 
@@ -85,6 +85,8 @@ pub struct PgStore {
     ids: RowIds,
     skew: Arc<AtomicI64>,
     notices: broadcast::Sender<Notice>,
+    /// Held by whoever fills the lanes' windows, so that no place is given twice: only one process leads.
+    windows: tokio::sync::Mutex<()>,
     teller: Teller,
     _listener: AbortOnDropHandle<()>,
 }
@@ -143,9 +145,7 @@ impl<'s> Write<'s> {
 
     async fn commit(self) -> Result<(), StoreError> {
         self.tx.commit().await?;
-        // Whoever listens in this process need not wait for the way through the database.
-        self.notices.send(&self.store.notices);
-        self.store.teller.tell(self.notices);
+        self.store.tell(self.notices);
         Ok(())
     }
 }
@@ -188,7 +188,8 @@ impl PgStore {
         let aside = PgPoolOptions::new().max_connections(2).connect_lazy_with(connect);
         let teller = Teller::start(aside.clone(), sender);
         let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(aside, sender, notices.clone())));
-        Ok(Self { pool, ids, skew: options.skew, notices, teller, _listener: listener })
+        let windows = tokio::sync::Mutex::default();
+        Ok(Self { pool, ids, skew: options.skew, notices, windows, teller, _listener: listener })
     }
 
     /// Waits for what is under way and closes every connection.
@@ -215,6 +216,22 @@ impl PgStore {
             None => self.now(&mut tx).await?,
         };
         Ok(Write { tx, now, store: self, notices: Notices::default(), accounts })
+    }
+
+    /// Writes what [`flush::is_lone`]; false, and nothing is written, when somebody was faster.
+    async fn write_alone(&self, work: Work<'_>) -> Result<bool, StoreError> {
+        let notices = Notices::of(&work);
+        let written = flush::flush_alone(&mut *self.pool.acquire().await?, &work).await?;
+        if written {
+            self.tell(notices);
+        }
+        Ok(written)
+    }
+
+    /// Tells what a commit changed: here at once, to the other replicas through the database.
+    fn tell(&self, notices: Notices) {
+        notices.send(&self.notices);
+        self.teller.tell(notices);
     }
 
     /// Microseconds that are added to the database's clock.
@@ -315,8 +332,9 @@ impl Store for PgStore {
     async fn submit_renders(
         &self,
         renders: &[NewRender],
+        term: Option<Term>,
     ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
-        renders::submit(self, renders).await
+        renders::submit(self, renders, term).await
     }
 
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError> {

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use kraftr_protocol::message::{Held, Job, NotGranted, UploadRequest};
 use kraftr_protocol::{
     ArtifactReport, AssetId, Credits, Epoch, Event, EventBody, Failure, FailureClass, FailureCode, GpuMillis,
-    Lane, OrgId, RenderId, Status, Transition, WatermarkRef, WorkerId, limits,
+    OrgId, RenderId, Status, Transition, WatermarkRef, WorkerId, limits,
 };
 
 use super::rows::{NewRender, Render, Topic, artifact_key};
 use super::work::{ArtifactLine, Cause, RenderRow, Work};
 use super::{Applied, Resource, StoreError, SubmitError};
+use crate::domain::dispatch::OpenPlaces;
 use crate::domain::ledger::{self as postings, EntryKind, charge};
 use crate::domain::retry::{Blame, Trouble, Verdict, judge};
 
@@ -23,10 +24,29 @@ pub(super) struct Facts {
     pub(super) assets: BTreeSet<(OrgId, AssetId)>,
     /// Credits that can still be held.
     pub(super) available: BTreeMap<OrgId, Credits>,
+    /// Places that need not be waited for.
+    pub(super) open: OpenPlaces,
 }
 
-/// Accepts or refuses one submission. What it accepts counts against the next.
-pub(super) fn submit(work: &mut Work<'_>, new: &NewRender, facts: &mut Facts) -> Result<Render, SubmitError> {
+/// Accepts or refuses one submission, and dispatches it where it need not wait. What it accepts counts against the next.
+pub(super) fn submit(
+    work: &mut Work<'_>,
+    new: &NewRender,
+    facts: &mut Facts,
+) -> Result<Result<Render, SubmitError>, StoreError> {
+    let mut row = match accept(work, new, facts) {
+        Ok(row) => row,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    work.submitted.insert(row.render.id, row.clone());
+    if facts.open.take(&row.lane()) {
+        dispatch(work, &mut row)?;
+    }
+    Ok(Ok(row.render))
+}
+
+/// Holds the price, or says why not.
+fn accept(work: &mut Work<'_>, new: &NewRender, facts: &mut Facts) -> Result<RenderRow, SubmitError> {
     let ticket = new.ticket.as_ref();
     let key = ticket.map(|ticket| (ticket.org, ticket.key.clone(), ticket.token));
     if key.as_ref().is_some_and(|key| !facts.tickets.contains(key)) {
@@ -43,16 +63,15 @@ pub(super) fn submit(work: &mut Work<'_>, new: &NewRender, facts: &mut Facts) ->
     }
     available.0 -= new.price.0;
     let row = queued(work, new);
-    let render = row.render.clone();
+    let id = row.render.id;
     work.record(&row, None, "submitted");
     let entries = postings::hold(new.org, new.price);
-    work.post(new.org, EntryKind::Hold, &Cause::Render(render.id), new.price, entries);
+    work.post(new.org, EntryKind::Hold, &Cause::Render(id), new.price, entries);
     if let (Some(ticket), Some(key)) = (ticket, key) {
         facts.tickets.remove(&key);
-        work.tickets.push((ticket.clone(), Resource::Render(render.id)));
+        work.tickets.push((ticket.clone(), Resource::Render(id)));
     }
-    work.submitted.push(row);
-    Ok(render)
+    Ok(row)
 }
 
 /// The same again, as another render.
@@ -114,8 +133,7 @@ fn queued(work: &Work<'_>, new: &NewRender) -> RenderRow {
 pub(super) fn dispatch(work: &mut Work<'_>, row: &mut RenderRow) -> Result<(), StoreError> {
     row.render.attempts += 1;
     let job = Job { render: row.render.id, attempt: row.render.attempts };
-    let lane =
-        Lane { pool: row.pool.clone(), release: row.render.spec.release.clone(), class: row.render.class };
+    let lane = row.lane();
     work.advance(row, Transition::Dispatch, "a worker has room", Credits(0))?;
     work.outbox.push(Topic::Job { lane, job });
     Ok(())

@@ -236,8 +236,9 @@ impl Store for SqliteStore {
     async fn submit_renders(
         &self,
         renders: &[NewRender],
+        term: Option<Term>,
     ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
-        renders::submit(self, renders).await
+        renders::submit(self, renders, term).await
     }
 
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError> {

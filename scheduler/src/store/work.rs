@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kraftr_protocol::{
-    ArtifactReport, Credits, Epoch, GpuMillis, Ids, OrgId, RenderId, Status, Timestamp, Transition, WorkerId,
+    ArtifactReport, Credits, Epoch, GpuMillis, Ids, Lane, OrgId, RenderId, Status, Timestamp, Transition,
+    WorkerId,
 };
 use uuid::Uuid;
 
@@ -61,6 +62,12 @@ pub(super) struct RenderRow {
 }
 
 impl RenderRow {
+    /// Where its jobs go.
+    pub(super) fn lane(&self) -> Lane {
+        let Render { spec, class, .. } = &self.render;
+        Lane { pool: self.pool.clone(), release: spec.release.clone(), class: *class }
+    }
+
     /// True while a claim of that epoch holds.
     pub(super) fn held_at(&self, epoch: Epoch) -> bool {
         self.render.status == Status::Running && self.render.epoch == epoch
@@ -118,7 +125,8 @@ pub(super) struct ArtifactLine {
 pub(super) struct Work<'s> {
     pub(super) now: Timestamp,
     pub(super) ids: &'s RowIds,
-    pub(super) submitted: Vec<RenderRow>,
+    /// Rows that are new, by their ids, which rise.
+    pub(super) submitted: BTreeMap<RenderId, RenderRow>,
     pub(super) changed: BTreeMap<RenderId, Changed>,
     pub(super) history: Vec<History>,
     pub(super) entries: Vec<EntryLine>,
@@ -133,7 +141,7 @@ impl<'s> Work<'s> {
         Self {
             now,
             ids,
-            submitted: Vec::new(),
+            submitted: BTreeMap::new(),
             changed: BTreeMap::new(),
             history: Vec::new(),
             entries: Vec::new(),
@@ -185,6 +193,10 @@ impl<'s> Work<'s> {
 
     /// Notes that `row` is to be written; `before` is what it was when it was loaded.
     pub(super) fn write(&mut self, row: &RenderRow, before: (Status, i64)) {
+        if let Some(new) = self.submitted.get_mut(&row.render.id) {
+            new.clone_from(row);
+            return;
+        }
         let changed =
             self.changed.entry(row.render.id).or_insert_with(|| Changed { before, after: row.clone() });
         changed.after = row.clone();

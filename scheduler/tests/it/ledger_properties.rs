@@ -151,7 +151,7 @@ impl Run {
             webhook: None,
             metadata: None,
         };
-        let outcome = self.store.submit_renders(&[new]).await.unwrap().remove(0);
+        let outcome = self.store.submit_renders(&[new], None).await.unwrap().remove(0);
         assert_eq!(
             outcome.is_ok(),
             before.posted.0 - before.held.0 >= price,

@@ -71,6 +71,7 @@ suite! {
     deleting_a_render_keeps_the_books
     the_window_is_bounded
     urgent_first_then_oldest
+    nobody_waits_for_a_free_place
     claims_raise_the_epoch
     claims_are_refused_when_not_current
     the_outbox_keeps_what_is_not_settled

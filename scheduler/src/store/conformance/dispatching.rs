@@ -2,7 +2,8 @@
 
 use super::{
     Applied, Bench, ClaimOutcome, Class, Digest, Duration, EventBody, Held, Job, LeaseVerdict, NewRender,
-    NotGranted, Notice, RenderId, Status, Topic, UploadRequest, Uuid, delivered, limits, new_render, worker,
+    NotGranted, Notice, REPLICA, RenderId, Status, Topic, UploadRequest, Uuid, delivered, limits, new_render,
+    worker,
 };
 
 /// A lane without a present worker gets nothing; one with workers gets a bounded window.
@@ -28,7 +29,7 @@ pub async fn urgent_first_then_oldest(bench: &Bench) {
     let mut expected = Vec::new();
     for class in [Class::Batch, Class::Interactive] {
         let new = NewRender { class, ..new_render(&tenant, 1) };
-        let outcomes = bench.store.submit_renders(&[new.clone(), new]).await.expect("store");
+        let outcomes = bench.store.submit_renders(&[new.clone(), new], None).await.expect("store");
         let ids = outcomes.into_iter().map(|outcome| outcome.expect("accepted").id).collect::<Vec<_>>();
         expected.splice(0..0, ids.into_iter().map(|id| (class, id)));
     }
@@ -36,6 +37,47 @@ pub async fn urgent_first_then_oldest(bench: &Bench) {
     bench.dispatch().await;
     let order: Vec<_> = bench.jobs().await.into_iter().map(|(lane, job)| (lane.class, job.render)).collect();
     assert_eq!(order, expected);
+}
+
+/// What the leader submits goes at once as far as places are free, and never before what waits there.
+pub async fn nobody_waits_for_a_free_place(bench: &Bench) {
+    let tenant = bench.tenant(100).await;
+    let term = bench.lead().await;
+    let submit = async |class, term| {
+        let new = NewRender { class, ..new_render(&tenant, 1) };
+        let outcome = bench.store.submit_renders(&[new], term).await.expect("store").remove(0);
+        outcome.expect("the tenant has the credits")
+    };
+    let status = async |class, term| submit(class, term).await.status;
+    let (urgent, patient) = (Class::Interactive, Class::Batch);
+    let first = submit(urgent, Some(term)).await;
+    assert_eq!(first.status, Status::Queued, "nobody takes jobs yet");
+    bench.announce(worker(1), 1, Vec::new()).await;
+    assert_eq!(status(urgent, Some(term)).await, Status::Queued, "somebody waits there");
+    assert_eq!(bench.dispatch().await, 2);
+    assert_eq!(status(urgent, Some(term)).await, Status::Queued, "the window is full");
+    assert_eq!(status(patient, None).await, Status::Queued, "not the leader");
+    assert_eq!(bench.dispatch().await, 1);
+    let at_once = submit(patient, Some(term)).await;
+    assert_eq!((at_once.status, at_once.attempts, at_once.revision), (Status::Dispatched, 1, 2));
+    let jobs = bench.jobs().await;
+    let (lane, job) = jobs.last().expect("jobs");
+    assert_eq!((lane.class, *job), (patient, Job { render: at_once.id, attempt: 1 }));
+    let history = bench.store.transitions(at_once.id, 0).await.expect("store");
+    let steps: Vec<_> = history.iter().map(|step| (step.revision, step.status)).collect();
+    assert_eq!(steps, [(1, Status::Queued), (2, Status::Dispatched)]);
+    let stored = bench.store.render(tenant.org, at_once.id).await.expect("store");
+    assert_eq!(stored, Some(at_once), "the answer is what was written");
+    // A place is free, but it belongs to the one that waits.
+    let (_, job) = jobs[0];
+    bench.deliver(job).await;
+    assert_eq!(status(urgent, Some(term)).await, Status::Queued);
+    assert_eq!(bench.dispatch().await, 1);
+    bench.store.resign(REPLICA).await.expect("store");
+    let (_, job) = jobs[2];
+    bench.deliver(job).await;
+    assert_eq!(status(patient, Some(term)).await, Status::Queued, "the term is over");
+    bench.audit().await;
 }
 
 /// Every granted claim raises the epoch and fences the one before it.

@@ -23,7 +23,7 @@ pub async fn submit_holds_or_refuses(bench: &Bench) {
     let render = bench.submit(&tenant, 1).await;
     assert_eq!((render.status, render.revision), (Status::Queued, 1));
     assert_eq!(bench.balance(&tenant).await, (3, 2));
-    let refused = bench.store.submit_renders(&[new_render(&tenant, 1)]).await.expect("store").remove(0);
+    let refused = bench.store.submit_renders(&[new_render(&tenant, 1)], None).await.expect("store").remove(0);
     assert_eq!(refused, Err(SubmitError::InsufficientCredits { available: Credits(1), price: Credits(2) }));
     assert_eq!(bench.balance(&tenant).await, (3, 2));
     assert_eq!(bench.store.renders(tenant.org, None, &everything()).await.expect("store").len(), 1);
@@ -35,7 +35,7 @@ pub async fn a_batch_is_judged_one_by_one(bench: &Bench) {
     let tenant = bench.tenant(5).await;
     let gone = NewRender { garment: AssetId(Uuid::from_u128(9)), ..new_render(&tenant, 1) };
     let batch = [new_render(&tenant, 2), gone, new_render(&tenant, 1), new_render(&tenant, 1)];
-    let outcomes = bench.store.submit_renders(&batch).await.expect("store");
+    let outcomes = bench.store.submit_renders(&batch, None).await.expect("store");
     assert!(outcomes[0].is_ok());
     assert_eq!(outcomes[1], Err(SubmitError::AssetGone(AssetId(Uuid::from_u128(9)))));
     assert!(matches!(outcomes[2], Err(SubmitError::InsufficientCredits { .. })));
@@ -49,7 +49,8 @@ pub async fn racing_submissions_never_overdraw(bench: &Bench) {
     let mut racing = tokio::task::JoinSet::new();
     for _ in 0..12 {
         let (store, new) = (Arc::clone(&bench.store), new_render(&tenant, 1));
-        racing.spawn(async move { store.submit_renders(&[new]).await.expect("store").remove(0).is_ok() });
+        racing
+            .spawn(async move { store.submit_renders(&[new], None).await.expect("store").remove(0).is_ok() });
     }
     let accepted = racing.join_all().await.into_iter().filter(|accepted| *accepted).count();
     assert_eq!(accepted, 3);
@@ -124,7 +125,7 @@ pub async fn an_idempotency_key_charges_once(bench: &Bench) {
     assert_eq!(reserve(bench, &tenant, "k", b"body").await, Idempotency::InFlight);
     assert_eq!(reserve(bench, &tenant, "k", b"other").await, Idempotency::Mismatch);
     let new = NewRender { ticket: Some(ticket.clone()), ..new_render(&tenant, 1) };
-    let outcome = bench.store.submit_renders(&[new.clone(), new.clone()]).await.expect("store");
+    let outcome = bench.store.submit_renders(&[new.clone(), new.clone()], None).await.expect("store");
     let render = outcome[0].clone().expect("the first is accepted");
     assert_eq!(outcome[1], Err(SubmitError::TicketLost));
     (bench.advance)(limits::IDEMPOTENCY_LEASE * 10);
@@ -144,7 +145,7 @@ pub async fn an_unfinished_request_frees_its_key(bench: &Bench) {
     (bench.advance)(limits::IDEMPOTENCY_LEASE + Duration::from_secs(1));
     let successor = fresh(reserve(bench, &tenant, "k", b"third").await);
     let late = NewRender { ticket: Some(vanished), ..new_render(&tenant, 1) };
-    let outcome = bench.store.submit_renders(&[late]).await.expect("store").remove(0);
+    let outcome = bench.store.submit_renders(&[late], None).await.expect("store").remove(0);
     assert_eq!(outcome, Err(SubmitError::TicketLost));
     assert_eq!(bench.balance(&tenant).await, (10, 0));
     let asset = Resource::Asset(tenant.person);

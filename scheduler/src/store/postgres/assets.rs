@@ -1,9 +1,8 @@
 //! The library of uploaded pictures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kraftr_protocol::{AssetId, Digest, OrgId};
-use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::columns::{self, Moment, not_deleted};
@@ -92,35 +91,20 @@ pub(super) async fn list(store: &PgStore, org: OrgId, page: &Page) -> Result<Vec
     .collect()
 }
 
-/// The assets of these ids that are not deleted.
-pub(super) async fn live(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
+/// The assets that these renders need and that are not deleted.
+pub(super) async fn inputs_of(
+    store: &PgStore,
+    renders: &[Uuid],
 ) -> Result<BTreeMap<AssetId, Asset>, StoreError> {
-    sqlx::query(select_asset!("WHERE id = ANY($1) AND ", not_deleted!()))
-        .bind(ids)
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(|row| columns::asset(row).map(|asset| (asset.id, asset)))
-        .collect()
-}
-
-/// Keeps these assets from being deleted until the transaction ends; which of them are there.
-pub(super) async fn lock_live(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<BTreeSet<(OrgId, AssetId)>, StoreError> {
-    sqlx::query(concat!(
-        "SELECT org_id, id FROM assets WHERE id = ANY($1) AND ",
-        not_deleted!(),
-        " ORDER BY id FOR SHARE"
+    sqlx::query(select_asset!(
+        "WHERE id IN (SELECT UNNEST(ARRAY[person_id, garment_id]) FROM renders WHERE id = ANY($1)) AND ",
+        not_deleted!()
     ))
-    .bind(ids)
-    .fetch_all(connection)
+    .bind(renders)
+    .fetch_all(&store.pool)
     .await?
     .iter()
-    .map(|row| Ok((OrgId(row.try_get("org_id")?), AssetId(row.try_get("id")?))))
+    .map(|row| columns::asset(row).map(|asset| (asset.id, asset)))
     .collect()
 }
 

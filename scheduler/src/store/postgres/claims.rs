@@ -1,36 +1,60 @@
 //! Claims, leases and permissions to upload.
 
-use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, UploadRequest};
-use kraftr_protocol::{AssetId, Status, WorkerId};
+use std::collections::BTreeMap;
+
+use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::{AssetId, RenderId, Status, WorkerId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::columns::Moment;
-use super::{PgStore, Write, assets, corrupt, renders};
+use super::{PgStore, Write, assets, corrupt, flush, renders};
 use crate::domain::lease;
 use crate::store::rows::artifact_key;
-use crate::store::{ClaimOutcome, Claimed, StoreError, rules};
+use crate::store::work::{RenderRow, Work};
+use crate::store::{Asset, ClaimOutcome, Claimed, StoreError, rules};
 
 pub(super) async fn grant(
     store: &PgStore,
     claims: &[(Job, WorkerId)],
 ) -> Result<Vec<ClaimOutcome>, StoreError> {
+    let ids: Vec<Uuid> = claims.iter().map(|(job, _)| job.render.0).collect();
+    let (peeked, inputs) = tokio::try_join!(renders::peek_all(store, &ids), assets::inputs_of(store, &ids))?;
+    // Hardly ever does anybody else move a render between its dispatch and its claim, so nobody waits for locks first.
+    let Some((now, rows)) = peeked else { return Ok(none_wanted(claims)) };
+    let mut work = Work::new(now, &store.ids);
+    let outcomes = decide(&mut work, &rows, &inputs, claims)?;
+    if flush::is_lone(&work) && store.write_alone(work).await? {
+        return Ok(outcomes);
+    }
     let mut locks = store.begin().await?;
     let rows = renders::lock(&mut locks, claims.iter().map(|(job, _)| job.render)).await?;
-    let inputs: Vec<Uuid> =
-        rows.values().flat_map(|row| [row.render.person.0, row.render.garment.0]).collect();
-    let inputs = assets::live(&mut locks.tx, &inputs).await?;
+    let write = store.at_work(locks).await?;
+    let mut work = write.work();
+    let outcomes = decide(&mut work, &rows, &inputs, claims)?;
+    write.finish(work).await?;
+    Ok(outcomes)
+}
+
+fn none_wanted(claims: &[(Job, WorkerId)]) -> Vec<ClaimOutcome> {
+    claims.iter().map(|_| ClaimOutcome::NotGranted(NotGranted::NotWanted)).collect()
+}
+
+fn decide(
+    work: &mut Work<'_>,
+    rows: &BTreeMap<RenderId, RenderRow>,
+    inputs: &BTreeMap<AssetId, Asset>,
+    claims: &[(Job, WorkerId)],
+) -> Result<Vec<ClaimOutcome>, StoreError> {
     // Deletion of an asset is refused while a live render needs it.
     let input = |id: AssetId| {
         let asset = inputs.get(&id).cloned();
         asset.ok_or_else(|| corrupt(format_args!("{id} was deleted under a live render")))
     };
-    let write = store.at_work(locks).await?;
-    let mut work = write.work();
     let mut outcomes = Vec::with_capacity(claims.len());
     for (job, worker) in claims {
         let mut row = work.latest(rows.get(&job.render).cloned());
-        let granted = rules::grant(&mut work, row.as_mut(), *job, *worker)?;
+        let granted = rules::grant(work, row.as_mut(), *job, *worker)?;
         outcomes.push(match (granted, row) {
             (Ok(()), Some(row)) => {
                 let (person, garment) = (input(row.render.person)?, input(row.render.garment)?);
@@ -41,7 +65,6 @@ pub(super) async fn grant(
             (Err(reason), _) => ClaimOutcome::NotGranted(reason),
         });
     }
-    write.finish(work).await?;
     Ok(outcomes)
 }
 

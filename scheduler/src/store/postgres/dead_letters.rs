@@ -7,9 +7,7 @@ use super::columns::{self, Moment};
 use super::renders::{self, select_render};
 use super::{NEWEST, PgStore, Write, flush};
 use crate::store::notices::Notices;
-use crate::store::{
-    DeadLetter, DiscardOutcome, Page, Render, ReplayOutcome, Resolution, StoreError, SubmitError, rules,
-};
+use crate::store::{DeadLetter, DiscardOutcome, Page, Render, ReplayOutcome, Resolution, StoreError, rules};
 
 pub(super) async fn list(store: &PgStore, page: &Page) -> Result<Vec<Render>, StoreError> {
     sqlx::query(select_render!(
@@ -61,8 +59,7 @@ pub(super) async fn replay(store: &PgStore, render: RenderId) -> Result<ReplayOu
     let mut facts = renders::facts(&mut locks, std::slice::from_ref(&new)).await?;
     let mut write = store.at_work(locks).await?;
     let mut work = write.work();
-    let submitted: Result<Render, SubmitError> = rules::submit(&mut work, &new, &mut facts);
-    let submitted = match submitted {
+    let submitted = match rules::submit(&mut work, &new, &mut facts)? {
         Ok(submitted) => submitted,
         Err(refused) => return Ok(ReplayOutcome::Refused(refused)),
     };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kraftr_protocol::{Digest, OrgId, Timestamp};
-use sqlx::{Postgres, QueryBuilder, Row as _};
+use kraftr_protocol::{Digest, OrgId, RenderId, Timestamp};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::columns::Moment;
 use super::statement::{Columns, Parts};
@@ -11,10 +11,49 @@ use super::{Write, corrupt, idempotency, ledger, outbox};
 use crate::store::StoreError;
 use crate::store::work::{ArtifactLine, Changed, EntryLine, History, RenderRow, Work};
 
+/// What [`all_moved`] raises.
+const SERIALIZATION_FAILURE: &str = "40001";
+
 /// Writes everything; the caller commits.
 pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(), StoreError> {
     work.set_balances(&balances_after(write, &work).await?)?;
-    let now = write.now;
+    parts(&work)?.execute(&mut write.tx, &all_moved(&work)).await?;
+    if idempotency::complete(&mut write.tx, &work.tickets).await? != work.tickets.len() as u64 {
+        return Err(corrupt("a reservation vanished under its own lock"));
+    }
+    Ok(())
+}
+
+/// Whether this can be written without locks: it moves no credits and holds no key.
+pub(super) fn is_lone(work: &Work<'_>) -> bool {
+    work.entries.is_empty() && work.tickets.is_empty()
+}
+
+/// Writes what [`is_lone`] as one statement that is its own transaction. False, and nothing is written, when a row was
+/// not any more what it was when it was read.
+pub(super) async fn flush_alone(connection: &mut PgConnection, work: &Work<'_>) -> Result<bool, StoreError> {
+    match parts(work)?.execute(connection, &all_moved(work)).await {
+        Ok(()) => Ok(true),
+        Err(error) if is_outrun(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_outrun(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(SERIALIZATION_FAILURE))
+}
+
+/// The condition that the whole statement stands and falls with.
+fn all_moved(work: &Work<'_>) -> String {
+    match work.changed.len() {
+        0 => "true".to_owned(),
+        wanted => format!("all_moved((SELECT COUNT(*) FROM moved), {wanted})"),
+    }
+}
+
+/// A part for each table.
+fn parts(work: &Work<'_>) -> Result<Parts, StoreError> {
+    let now = work.now;
     let mut parts = Parts::new();
     if !work.submitted.is_empty() {
         insert_renders(parts.part("submitted"), &work.submitted)?;
@@ -40,18 +79,7 @@ pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(
     if !work.outbox.is_empty() {
         outbox::insert(parts.part("promised"), &work.outbox, now)?;
     }
-    let moved = if work.changed.is_empty() { "0::bigint" } else { "(SELECT COUNT(*) FROM moved)" };
-    let moved = match parts.execute(&mut write.tx, &format!("{moved} AS moved")).await? {
-        Some(row) => row.try_get("moved")?,
-        None => 0i64,
-    };
-    if moved != work.changed.len() as i64 {
-        return Err(corrupt("a render changed under its own lock"));
-    }
-    if idempotency::complete(&mut write.tx, &work.tickets).await? != work.tickets.len() as u64 {
-        return Err(corrupt("a reservation vanished under its own lock"));
-    }
-    Ok(())
+    Ok(parts)
 }
 
 /// One value of each row: a column.
@@ -68,28 +96,33 @@ fn digest(digest: &Digest) -> Vec<u8> {
     digest.0.to_vec()
 }
 
-fn insert_renders(sql: &mut QueryBuilder<Postgres>, rows: &[RenderRow]) -> Result<(), StoreError> {
-    let specs: Result<Vec<String>, _> =
-        rows.iter().map(|row| serde_json::to_string(&row.render.spec)).collect();
+fn insert_renders(
+    sql: &mut QueryBuilder<Postgres>,
+    submitted: &BTreeMap<RenderId, RenderRow>,
+) -> Result<(), StoreError> {
+    let rows = || submitted.values();
+    let specs: Result<Vec<String>, _> = rows().map(|row| serde_json::to_string(&row.render.spec)).collect();
     Columns::default()
-        .add("id", "uuid", column(rows, |row| row.render.id.0))
-        .add("org_id", "uuid", column(rows, |row| row.render.org.0))
-        .add("status", "text", column(rows, |row| row.render.status.as_str()))
-        .add("revision", "bigint", column(rows, |row| row.render.revision))
-        .add("model", "text", column(rows, |row| row.render.model.clone()))
+        .add("id", "uuid", column(rows(), |row| row.render.id.0))
+        .add("org_id", "uuid", column(rows(), |row| row.render.org.0))
+        .add("status", "text", column(rows(), |row| row.render.status.as_str()))
+        .add("revision", "bigint", column(rows(), |row| row.render.revision))
+        .add("model", "text", column(rows(), |row| row.render.model.clone()))
         .add("spec", "jsonb", specs.map_err(corrupt)?)
-        .add("pool", "text", column(rows, |row| row.pool.clone()))
-        .add("release", "text", column(rows, |row| row.render.spec.release.clone()))
-        .add("class", "text", column(rows, |row| row.render.class.as_str()))
-        .add("person_id", "uuid", column(rows, |row| row.render.person.0))
-        .add("garment_id", "uuid", column(rows, |row| row.render.garment.0))
-        .add("price", "bigint", column(rows, |row| row.render.price.0))
-        .add("estimate_ms", "bigint", column(rows, |row| row.estimate.0 as i64))
-        .add("not_before", "timestamptz", column(rows, |row| Moment(row.not_before)))
-        .add("watermark", "bytea", column(rows, |row| row.render.watermark.0.to_vec()))
-        .add("webhook", "text", column(rows, |row| row.render.webhook.clone()))
-        .add("metadata", "json", column(rows, |row| row.render.metadata.as_ref().map(ToString::to_string)))
-        .add("created_at", "timestamptz", column(rows, |row| Moment(row.render.created_at)))
+        .add("pool", "text", column(rows(), |row| row.pool.clone()))
+        .add("release", "text", column(rows(), |row| row.render.spec.release.clone()))
+        .add("class", "text", column(rows(), |row| row.render.class.as_str()))
+        .add("person_id", "uuid", column(rows(), |row| row.render.person.0))
+        .add("garment_id", "uuid", column(rows(), |row| row.render.garment.0))
+        .add("price", "bigint", column(rows(), |row| row.render.price.0))
+        .add("estimate_ms", "bigint", column(rows(), |row| row.estimate.0 as i64))
+        .add("attempt", "bigint", column(rows(), |row| i64::from(row.render.attempts)))
+        .add("lease_until", "timestamptz", column(rows(), |row| row.lease_until.map(Moment)))
+        .add("not_before", "timestamptz", column(rows(), |row| Moment(row.not_before)))
+        .add("watermark", "bytea", column(rows(), |row| row.render.watermark.0.to_vec()))
+        .add("webhook", "text", column(rows(), |row| row.render.webhook.clone()))
+        .add("metadata", "json", column(rows(), |row| row.render.metadata.as_ref().map(ToString::to_string)))
+        .add("created_at", "timestamptz", column(rows(), |row| Moment(row.render.created_at)))
         .insert_into("renders", sql);
     Ok(())
 }

@@ -1,17 +1,18 @@
 //! Submitting, reading, cancelling and deleting renders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kraftr_protocol::{ArtifactId, Credits, OrgId, RenderId, Status};
-use sqlx::PgConnection;
+use kraftr_protocol::{ArtifactId, AssetId, Credits, OrgId, RenderId, Status, Timestamp};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::columns::{self, Moment, locking, not_deleted};
-use super::{Locks, NEWEST, PgStore, assets, idempotency, outbox};
+use super::{Locks, NEWEST, PgStore, dispatch, idempotency, outbox};
+use crate::domain::dispatch::OpenPlaces;
 use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
-    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Topic,
+    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
     TransitionRow,
 };
 
@@ -35,12 +36,27 @@ pub(super) use select_render;
 pub(super) async fn submit(
     store: &PgStore,
     renders: &[NewRender],
+    term: Option<Term>,
 ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
-    let mut locks = store.begin().await?;
-    let mut facts = facts(&mut locks, renders).await?;
+    // While the dispatcher fills the windows somebody waits, so nobody may go at once.
+    let window = term.and_then(|term| Some((term, store.windows.try_lock().ok()?)));
+    let judged_by = async {
+        let mut locks = store.begin().await?;
+        let facts = facts(&mut locks, renders).await?;
+        Ok::<_, StoreError>((locks, facts))
+    };
+    let open = async {
+        match &window {
+            Some((term, _)) => dispatch::open_places(store, *term, renders).await,
+            None => Ok(OpenPlaces::default()),
+        }
+    };
+    let ((locks, mut facts), open) = tokio::try_join!(Box::pin(judged_by), Box::pin(open))?;
+    facts.open = open;
     let write = store.at_work(locks).await?;
     let mut work = write.work();
-    let outcomes = renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect();
+    let outcomes =
+        renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect::<Result<_, _>>()?;
     write.finish(work).await?;
     Ok(outcomes)
 }
@@ -50,12 +66,35 @@ pub(super) async fn facts(locks: &mut Locks, renders: &[NewRender]) -> Result<Fa
     let tickets =
         idempotency::lock_held(&mut locks.tx, renders.iter().filter_map(|new| new.ticket.as_ref())).await?;
     let wanted: Vec<Uuid> = renders.iter().flat_map(|new| [new.person.0, new.garment.0]).collect();
-    let assets = assets::lock_live(&mut locks.tx, &wanted).await?;
-    let orgs: Vec<OrgId> = renders.iter().map(|new| new.org).collect();
-    locks.lock_accounts(&orgs).await?;
+    let orgs: Vec<Uuid> = renders.iter().map(|new| new.org.0).collect();
+    // One round trip for both; an asset is kept from being deleted until the transaction ends.
+    let rows = sqlx::query(concat!(
+        "WITH kept AS MATERIALIZED (
+             SELECT org_id, id FROM assets WHERE id = ANY($1) AND ",
+        not_deleted!(),
+        " ORDER BY id FOR SHARE
+         ), charged AS MATERIALIZED (
+             SELECT org_id, posted, held FROM accounts WHERE org_id = ANY($2) ORDER BY org_id FOR NO KEY UPDATE
+         )
+         SELECT org_id, id, NULL::bigint AS posted, NULL::bigint AS held, clock_timestamp() AS locked_at FROM kept
+         UNION ALL SELECT org_id, NULL, posted, held, clock_timestamp() FROM charged"
+    ))
+    .bind(wanted)
+    .bind(orgs)
+    .fetch_all(&mut *locks.tx)
+    .await?;
+    locks.took(&rows)?;
+    let mut assets = BTreeSet::new();
+    for row in &rows {
+        let org = OrgId(row.try_get("org_id")?);
+        match row.try_get::<Option<Uuid>, _>("id")? {
+            Some(asset) => drop(assets.insert((org, AssetId(asset)))),
+            None => drop(locks.accounts.insert(org, (row.try_get("posted")?, row.try_get("held")?))),
+        }
+    }
     let available =
         locks.accounts.iter().map(|(org, (posted, held))| (*org, Credits(posted - held))).collect();
-    Ok(Facts { tickets, assets, available })
+    Ok(Facts { tickets, assets, available, open: OpenPlaces::default() })
 }
 
 /// Locks the renders of these ids, in the order that everybody takes; deleted ones are not there.
@@ -76,6 +115,25 @@ pub(super) async fn lock(
     .await?;
     locks.took(&rows)?;
     rows.iter().map(|row| columns::render(row).map(|row| (row.render.id, row))).collect()
+}
+
+/// The renders of these ids as they are now, and when that was; `None` when none of them is there.
+pub(super) async fn peek_all(
+    store: &PgStore,
+    ids: &[Uuid],
+) -> Result<Option<(Timestamp, BTreeMap<RenderId, RenderRow>)>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        render_columns!(),
+        ", clock_timestamp() AS locked_at FROM renders WHERE id = ANY($1) AND ",
+        not_deleted!()
+    ))
+    .bind(ids)
+    .fetch_all(&store.pool)
+    .await?;
+    let Some(at) = columns::locked_at(&rows)? else { return Ok(None) };
+    let renders = rows.iter().map(|row| columns::render(row).map(|row| (row.render.id, row)));
+    Ok(Some((Timestamp(at.0 + store.skew()), renders.collect::<Result<_, _>>()?)))
 }
 
 /// The render of that id, as it is now.

@@ -3,11 +3,10 @@
 use std::mem;
 
 use kraftr_protocol::Timestamp;
-use sqlx::postgres::{PgHasArrayType, PgRow};
+use sqlx::postgres::PgHasArrayType;
 use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Type};
 
 use super::columns::Moment;
-use crate::store::StoreError;
 
 /// Parts that write, as one statement: `WITH a AS (INSERT …), b AS (UPDATE …) SELECT …`.
 ///
@@ -31,17 +30,14 @@ impl Parts {
         self.sql.push(name).push(" AS (")
     }
 
-    /// Writes all parts, if there are any; what `select` says about them.
-    pub(super) async fn execute(
-        mut self,
-        connection: &mut PgConnection,
-        select: &str,
-    ) -> Result<Option<PgRow>, StoreError> {
+    /// Writes all parts, if there are any, and evaluates `select` about them.
+    pub(super) async fn execute(mut self, connection: &mut PgConnection, select: &str) -> sqlx::Result<()> {
         if self.empty {
-            return Ok(None);
+            return Ok(());
         }
         self.sql.push(")\nSELECT ").push(select);
-        Ok(Some(self.sql.build().fetch_one(connection).await?))
+        self.sql.build().execute(connection).await?;
+        Ok(())
     }
 }
 

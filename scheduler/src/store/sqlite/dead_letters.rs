@@ -6,9 +6,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::renders::{self, select_render};
 use super::{SqliteStore, Write, columns, flush};
 use crate::store::notices::Notices;
-use crate::store::{
-    DeadLetter, DiscardOutcome, Page, Render, ReplayOutcome, Resolution, StoreError, SubmitError, rules,
-};
+use crate::store::{DeadLetter, DiscardOutcome, Page, Render, ReplayOutcome, Resolution, StoreError, rules};
 
 /// Adds a dead letter to this transaction.
 pub(super) async fn insert(write: &mut Write<'_>, render: RenderId) -> Result<(), StoreError> {
@@ -66,8 +64,7 @@ pub(super) async fn replay(store: &SqliteStore, render: RenderId) -> Result<Repl
     let new = rules::again(&row);
     let mut facts = renders::facts(&mut write, std::slice::from_ref(&new)).await?;
     let mut work = write.work();
-    let submitted: Result<Render, SubmitError> = rules::submit(&mut work, &new, &mut facts);
-    let submitted = match submitted {
+    let submitted = match rules::submit(&mut work, &new, &mut facts)? {
         Ok(submitted) => submitted,
         Err(refused) => return Ok(ReplayOutcome::Refused(refused)),
     };

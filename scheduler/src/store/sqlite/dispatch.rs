@@ -2,10 +2,11 @@
 
 use kraftr_protocol::{Lane, limits};
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::renders::select_render;
 use super::{PASS_MAX, SqliteStore, Write, columns, leader, number};
-use crate::domain::dispatch::free_places;
+use crate::domain::dispatch::{OpenPlaces, free_places};
 use crate::store::work::Work;
 use crate::store::{StoreError, Term, rules};
 
@@ -26,6 +27,18 @@ pub(super) async fn dispatch(store: &SqliteStore, term: Term) -> Result<Option<u
         write.finish(work).await?;
     }
     Ok(Some(dispatched))
+}
+
+/// Places in lanes where nobody waits.
+pub(super) async fn open_places(write: &mut Write<'_>) -> Result<OpenPlaces, StoreError> {
+    let mut open = Vec::new();
+    for (lane, slots) in open_lanes(write).await? {
+        if waiting(write, &lane, 1).await?.is_empty() {
+            let places = free_places(slots, in_flight(write, &lane).await?);
+            open.push((lane, places));
+        }
+    }
+    Ok(OpenPlaces::new(open))
 }
 
 /// Lanes that somebody takes jobs from, the urgent ones first, with the slots of all who do.
@@ -72,6 +85,15 @@ async fn fill(
     lane: &Lane,
     places: u32,
 ) -> Result<u32, StoreError> {
+    let rows = waiting(write, lane, places).await?;
+    for row in &rows {
+        rules::dispatch(work, &mut columns::render(row)?)?;
+    }
+    number(rows.len() as i64, "count")
+}
+
+/// The oldest renders that wait for a lane and are due.
+async fn waiting(write: &mut Write<'_>, lane: &Lane, limit: u32) -> Result<Vec<SqliteRow>, StoreError> {
     let rows = sqlx::query(select_render!(
         "WHERE pool = ? AND release = ? AND class = ? AND status = 'queued' AND not_before <= ? ORDER BY id LIMIT ?"
     ))
@@ -79,11 +101,8 @@ async fn fill(
     .bind(&lane.release)
     .bind(lane.class.as_str())
     .bind(write.now.0)
-    .bind(places)
+    .bind(limit)
     .fetch_all(&mut *write.tx)
     .await?;
-    for row in &rows {
-        rules::dispatch(work, &mut columns::render(row)?)?;
-    }
-    number(rows.len() as i64, "count")
+    Ok(rows)
 }

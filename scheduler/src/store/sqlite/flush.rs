@@ -11,7 +11,7 @@ use crate::store::work::{ArtifactLine, Changed, EntryLine, History, RenderRow, W
 
 /// Writes everything; the caller commits.
 pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(), StoreError> {
-    for row in &work.submitted {
+    for row in work.submitted.values() {
         insert_render(write, row).await?;
     }
     for changed in work.changed.values() {
@@ -48,8 +48,8 @@ async fn insert_render(write: &mut Write<'_>, row: &RenderRow) -> Result<(), Sto
     let metadata = render.metadata.as_ref().map(ToString::to_string);
     sqlx::query(
         "INSERT INTO renders (id, org_id, status, revision, model, spec, pool, release, class, person_id, garment_id,
-            price, estimate_ms, not_before, watermark, webhook, metadata, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            price, estimate_ms, attempt, lease_until, not_before, watermark, webhook, metadata, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(render.id.0)
     .bind(render.org.0)
@@ -64,6 +64,8 @@ async fn insert_render(write: &mut Write<'_>, row: &RenderRow) -> Result<(), Sto
     .bind(render.garment.0)
     .bind(render.price.0)
     .bind(row.estimate.0 as i64)
+    .bind(render.attempts)
+    .bind(row.lease_until.map(|until| until.0))
     .bind(row.not_before.0)
     .bind(&render.watermark.0[..])
     .bind(&render.webhook)

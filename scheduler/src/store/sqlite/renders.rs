@@ -5,22 +5,29 @@ use std::collections::btree_map::Entry;
 use kraftr_protocol::{ArtifactId, AssetId, OrgId, RenderId, Status};
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, Write, assets, columns, corrupt, idempotency, ledger, outbox};
+use super::{SqliteStore, Write, assets, columns, corrupt, dispatch, idempotency, leader, ledger, outbox};
 use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
-    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Topic,
+    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
     TransitionRow,
 };
 
 pub(super) async fn submit(
     store: &SqliteStore,
     renders: &[NewRender],
+    term: Option<Term>,
 ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
     let mut write = store.write().await?;
     let mut facts = facts(&mut write, renders).await?;
+    if let Some(term) = term
+        && leader::lasts(&mut write, term).await?
+    {
+        facts.open = dispatch::open_places(&mut write).await?;
+    }
     let mut work = write.work();
-    let outcomes = renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect();
+    let outcomes =
+        renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect::<Result<_, _>>()?;
     write.finish(work).await?;
     Ok(outcomes)
 }
