@@ -16,9 +16,9 @@ pub mod value;
 use std::net::SocketAddr;
 
 use kraftr_models::Registry;
+use kraftr_protocol::suggest::did_you_mean;
 
 use self::concerns::{Amqp, Database, Dispatch, Http, Process, S3, Startup, Watermark, Worker};
-use self::mistake::did_you_mean;
 pub use field::Role;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::{Scope, Settings, Shown};

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod message;
 pub mod spec;
 pub mod state;
+pub mod suggest;
 pub mod units;
 
 pub use clock::{Clock, Ids};

@@ -26,6 +26,8 @@ pub const METADATA_BYTES_MAX: usize = 4_096;
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 /// Images of one render.
 pub const SAMPLES_MAX: u32 = 4;
+/// Files of one release.
+pub const RELEASE_FILES_MAX: usize = 64;
 /// Rows of one page.
 pub const PAGE_MAX: u32 = 100;
 /// Rows of one page when the caller names no limit.

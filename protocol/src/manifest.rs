@@ -1,40 +1,60 @@
 //! A release's manifest: one TOML file that says what a model is, what it needs and what it costs.
 
-use std::collections::BTreeMap;
+mod read;
+mod source;
 
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
+use serde::Serialize;
+
+use self::read::{Notes, Table, readable_words};
+pub use self::source::{Hub, Source, bucket_and_key};
 use crate::limits;
-use crate::spec::{Category, Quality};
+use crate::spec::{Category, Quality, words};
 use crate::units::{Credits, Digest, GpuMillis};
 
-/// What a release is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// Puts a garment on a person.
-    TryOn,
-    /// Does nothing, for control-plane benchmarks; never listed.
-    Noop,
-}
+words!(
+    /// What a release is for.
+    Task {
+        /// Puts a garment on a person.
+        TryOn = "try-on",
+        /// Does nothing, for control-plane benchmarks; never listed.
+        Noop = "noop",
+    }
+);
 
 /// One file that a release needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ManifestFile {
-    /// What the architecture calls it, such as `weights`.
+    /// What the architecture calls it, such as `weights`. `golden` and `golden-tensors` are recorded outputs of
+    /// the reference: `kraftr model check` compares with them, and nothing else needs them.
     pub role: String,
-    /// File name in the weights directory.
+    /// File name in the weights folder.
     pub name: String,
     /// SHA-256 of the file.
     pub sha256: Digest,
     /// Length of the file.
     pub bytes: u64,
+    /// Where it can be fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+impl ManifestFile {
+    /// Role of the fixture that `kraftr model check` compares with.
+    pub const GOLDEN: &'static str = "golden";
+    /// Role of the tensors that belong to it.
+    pub const GOLDEN_TENSORS: &'static str = "golden-tensors";
+
+    /// True when the release cannot be loaded without it.
+    pub fn is_needed_to_load(&self) -> bool {
+        ![Self::GOLDEN, Self::GOLDEN_TENSORS].contains(&self.role.as_str())
+    }
 }
 
 /// How a release samples unless the caller says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Defaults {
     /// Denoise steps for each quality.
     pub steps: BTreeMap<Quality, u32>,
@@ -43,8 +63,7 @@ pub struct Defaults {
 }
 
 /// What a release accepts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReleaseLimits {
     /// Fewest steps.
     pub steps_min: u32,
@@ -55,55 +74,52 @@ pub struct ReleaseLimits {
 }
 
 /// One release of a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReleaseManifest {
     /// Unique name: lower-case letters, digits, dots and dashes.
     pub name: String,
     /// For people, one line.
     pub title: String,
     /// What it cannot do, one line; shown wherever the model is offered.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub caution: Option<String>,
     /// What it is for.
     pub task: Task,
     /// Name of the architecture in the registry.
     pub architecture: String,
-    /// The architecture's own configuration.
-    #[serde(default)]
-    pub config: toml::Table,
-    /// What it needs.
-    #[serde(default)]
-    pub files: Vec<ManifestFile>,
     /// Pixels the model paints, width and height.
     pub size: [u32; 2],
     /// Enlargement (Lanczos) of what the model paints, before the watermark.
-    #[serde(default = "one")]
     pub output_scale: u32,
-    /// Garments it knows.
+    /// Garments it knows; a try-on release names at least one.
     pub categories: Vec<Category>,
-    /// How it samples.
-    pub defaults: Defaults,
-    /// What it accepts.
-    pub limits: ReleaseLimits,
     /// Price of one image.
     pub price: Credits,
     /// Expected time of one image on a worker's device at balanced quality.
     pub device_time_ms: GpuMillis,
+    /// Memory of the device that one loaded release takes with one render in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes: Option<u64>,
     /// SPDX expression of the weights' licence.
     pub licence: String,
     /// Where the weights come from, for people.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-}
-
-fn one() -> u32 {
-    1
+    /// The architecture's own configuration, which the architecture validates.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub config: toml::Table,
+    /// How it samples.
+    pub defaults: Defaults,
+    /// What it accepts.
+    pub limits: ReleaseLimits,
+    /// What it needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ManifestFile>,
 }
 
 /// Everything that is wrong with a manifest, at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("manifest {name}: {}", mistakes.join("; "))]
+#[error("{name}: {} mistake{}{}", mistakes.len(), if mistakes.len() == 1 { "" } else { "s" }, indented(mistakes))]
 pub struct ManifestError {
     /// The file or release.
     pub name: String,
@@ -111,19 +127,51 @@ pub struct ManifestError {
     pub mistakes: Vec<String>,
 }
 
+fn indented(mistakes: &[String]) -> String {
+    mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect()
+}
+
+readable_words!(
+    Task = one_of(Task::ALL.iter().copied().map(Task::as_str)),
+    Category = one_of(Category::ALL.iter().copied().map(Category::as_str)),
+    Digest = "64 hexadecimal digits".to_owned(),
+);
+
+fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    format!("one of {}", words.collect::<Vec<_>>().join(", "))
+}
+
+const NOT_EMPTY: &str = "must not be empty";
+const POSITIVE: &str = "must be positive";
+
+fn not_empty(text: &String) -> bool {
+    !text.trim().is_empty()
+}
+
 impl ReleaseManifest {
     /// Reads and validates a manifest; `origin` names it in errors.
     pub fn parse(origin: &str, text: &str) -> Result<Self, ManifestError> {
-        let manifest: Self = toml::from_str(text).map_err(|error| ManifestError {
-            name: origin.to_owned(),
-            mistakes: vec![error.to_string().trim_end().to_owned()],
-        })?;
-        let mistakes = manifest.mistakes();
-        if mistakes.is_empty() {
-            Ok(manifest)
+        let notes = Notes::on(text);
+        let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+        let manifest = if errors.is_empty() {
+            let plain = text.parse::<toml::Table>().map_err(|error| notes.note(0..0, "", error.message()));
+            plain.ok().and_then(|plain| Self::read(Table::document(&document, &notes), &plain))
         } else {
-            Err(ManifestError { name: origin.to_owned(), mistakes })
+            for error in errors {
+                notes.note(error.span().unwrap_or(0..0), "", &format!("not TOML: {}", error.message()));
+            }
+            None
+        };
+        let mistakes = notes.into_sentences();
+        match manifest {
+            Some(manifest) if mistakes.is_empty() => Ok(manifest),
+            _ => Err(ManifestError { name: origin.to_owned(), mistakes }),
         }
+    }
+
+    /// The manifest as the text of a file that [`parse`](Self::parse) reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field has a form in TOML")
     }
 
     /// Pixels of an artifact, width and height.
@@ -136,50 +184,145 @@ impl ReleaseManifest {
         self.files.iter().find(|file| file.role == role)
     }
 
-    fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut demand = |holds: bool, sentence: &str| {
-            if !holds {
-                mistakes.push(sentence.to_owned());
-            }
-        };
-        let name_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        demand(
-            (1..=64).contains(&self.name.len()) && self.name.chars().all(name_char),
-            "name: use 1 to 64 lower-case letters, digits, dots and dashes",
+    fn read(mut table: Table<'_>, plain: &toml::Table) -> Option<Self> {
+        let name = table.checked("name", is_name, "use 1 to 64 lower-case letters, digits, dots and dashes");
+        let title = table.checked("title", not_empty, NOT_EMPTY);
+        let caution = table.optional("caution", not_empty, NOT_EMPTY);
+        let task = table.required::<Task>("task");
+        let architecture = table.checked("architecture", not_empty, NOT_EMPTY);
+        let size = table.checked(
+            "size",
+            |size: &[u32; 2]| size.iter().all(|side| (16..=4_096).contains(side)),
+            "both sides must be 16 to 4096 pixels",
         );
-        demand(!self.title.is_empty(), "title: must not be empty");
-        demand(!self.architecture.is_empty(), "architecture: must not be empty");
-        demand(
-            self.size.iter().all(|side| (16..=4_096).contains(side)),
-            "size: both sides must be 16 to 4096 pixels",
-        );
-        demand((1..=8).contains(&self.output_scale), "output_scale: must be 1 to 8");
-        demand(!self.categories.is_empty(), "categories: name at least one");
-        demand((1.0..=20.0).contains(&self.defaults.guidance), "defaults.guidance: must be 1 to 20");
-        let limits = &self.limits;
-        demand(
-            1 <= limits.steps_min && limits.steps_min <= limits.steps_max && limits.steps_max <= 1_000,
-            "limits: steps_min and steps_max must satisfy 1 <= steps_min <= steps_max <= 1000",
-        );
-        demand((1..=limits::SAMPLES_MAX).contains(&limits.samples_max), "limits.samples_max: must be 1 to 4");
-        for quality in Quality::ALL {
-            let steps = self.defaults.steps.get(quality);
-            demand(
-                steps.is_some_and(|steps| (limits.steps_min..=limits.steps_max).contains(steps)),
-                &format!("defaults.steps.{quality}: give a number of steps within limits"),
-            );
+        let output_scale = table.optional("output_scale", |scale| (1..=8).contains(scale), "must be 1 to 8");
+        let categories = table.optional::<Vec<Category>>("categories", |_| true, "");
+        if task == Some(Task::TryOn)
+            && categories.as_ref().is_some_and(|all| all.as_ref().is_none_or(Vec::is_empty))
+        {
+            table.mistake("categories", "name at least one");
         }
-        demand(self.price.0 >= 0, "price: must not be negative");
-        demand(self.device_time_ms.0 > 0, "device_time_ms: must be positive");
-        demand(!self.licence.is_empty(), "licence: name one (an SPDX expression)");
-        for (n, file) in self.files.iter().enumerate() {
-            let plain = !file.name.is_empty() && !file.name.contains(['/', '\\']) && file.name != "..";
-            demand(plain, &format!("files[{n}].name: must be a plain file name"));
-            demand(file.bytes > 0, &format!("files[{n}].bytes: must be positive"));
-            let first = self.files.iter().position(|other| other.role == file.role) == Some(n);
-            demand(first, &format!("files[{n}].role: {} is named twice", file.role));
-        }
-        mistakes
+        let price = table.checked("price", |price| *price >= 0, "must not be negative");
+        let device_time_ms = table.checked("device_time_ms", |time| *time > 0, POSITIVE);
+        let device_memory_bytes = table.optional("device_memory_bytes", |bytes| *bytes > 0, POSITIVE);
+        let licence = table.checked("licence", not_empty, "name one (an SPDX expression)");
+        let source = table.optional("source", not_empty, NOT_EMPTY);
+        table.optional_table("config").map(|config| drop(config));
+        let (steps, limits) = table.table("limits").map(ReleaseLimits::read).unwrap_or_default();
+        let defaults = table.table("defaults").and_then(|defaults| Defaults::read(defaults, steps.as_ref()));
+        let files = read_files(&mut table);
+        table.finish();
+        Some(Self {
+            name: name?,
+            title: title?,
+            caution: caution?,
+            task: task?,
+            architecture: architecture?,
+            size: size?,
+            output_scale: output_scale?.unwrap_or(1),
+            categories: categories?.unwrap_or_default(),
+            price: Credits(price?),
+            device_time_ms: GpuMillis(device_time_ms?),
+            device_memory_bytes: device_memory_bytes?,
+            licence: licence?,
+            source: source?,
+            config: plain.get("config").and_then(toml::Value::as_table).cloned().unwrap_or_default(),
+            defaults: defaults?,
+            limits: limits?,
+            files: files?,
+        })
     }
 }
+
+fn is_name(name: &String) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+impl ReleaseLimits {
+    /// The numbers of steps beside the whole: they are of use also where something else is wrong.
+    fn read(mut table: Table<'_>) -> (Option<RangeInclusive<u32>>, Option<Self>) {
+        let steps = |steps: &u32| (1..=1_000).contains(steps);
+        let steps_min = table.checked("steps_min", steps, "must be 1 to 1000");
+        let steps_max = table.checked("steps_max", steps, "must be 1 to 1000");
+        let samples = |samples: &u32| (1..=limits::SAMPLES_MAX).contains(samples);
+        let must = format!("must be 1 to {}", limits::SAMPLES_MAX);
+        let samples_max = table.checked("samples_max", samples, &must);
+        if steps_min.zip(steps_max).is_some_and(|(min, max)| min > max) {
+            table.mistake("steps_min", "must not be above steps_max");
+        }
+        table.finish();
+        let Some((steps_min, steps_max)) = steps_min.zip(steps_max) else { return (None, None) };
+        let limits = samples_max.map(|samples_max| Self { steps_min, steps_max, samples_max });
+        (Some(steps_min..=steps_max), limits)
+    }
+}
+
+impl Defaults {
+    /// `allowed` is none where the limits are wrong themselves.
+    fn read(mut table: Table<'_>, allowed: Option<&RangeInclusive<u32>>) -> Option<Self> {
+        let guidance = table.checked("guidance", |g| (1.0..=20.0).contains(g), "must be 1 to 20");
+        let steps = table.table("steps").map(|mut steps| {
+            let within = |number: &u32| allowed.is_none_or(|allowed| allowed.contains(number));
+            let of = |quality: &Quality| {
+                let number =
+                    steps.checked(quality.as_str(), within, "must be within limits.steps_min and steps_max");
+                number.map(|number| (*quality, number))
+            };
+            let all: Vec<Option<(Quality, u32)>> = Quality::ALL.iter().map(of).collect();
+            steps.finish();
+            all.into_iter().collect::<Option<BTreeMap<_, _>>>()
+        });
+        table.finish();
+        Some(Self { guidance: guidance?, steps: steps.flatten()? })
+    }
+}
+
+fn read_files(table: &mut Table<'_>) -> Option<Vec<ManifestFile>> {
+    let tables = table.tables("files");
+    if tables.len() > limits::RELEASE_FILES_MAX {
+        table.mistake("files", &format!("must be at most {}", limits::RELEASE_FILES_MAX));
+        return None;
+    }
+    let (mut roles, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let files: Vec<Option<ManifestFile>> =
+        tables.into_iter().map(|file| ManifestFile::read(file, &mut roles, &mut names)).collect();
+    files.into_iter().collect()
+}
+
+impl ManifestFile {
+    /// `roles` and `names` are those of the files before it.
+    fn read(
+        mut table: Table<'_>,
+        roles: &mut BTreeSet<String>,
+        names: &mut BTreeSet<String>,
+    ) -> Option<Self> {
+        let role = table.checked("role", not_empty, NOT_EMPTY);
+        let name = table.checked("name", is_file_name, "must be a plain file name that begins with no dot");
+        let sha256 = table.required("sha256");
+        let bytes = table.checked("bytes", |bytes| *bytes > 0, POSITIVE);
+        let source_given = table.has("source");
+        let source = table.optional_table("source").and_then(Source::read);
+        for (key, value, taken) in [("role", &role, roles), ("name", &name, names)] {
+            if value.as_ref().is_some_and(|value| !taken.insert(value.clone())) {
+                table.mistake(key, "another file of the release has the same");
+            }
+        }
+        table.finish();
+        if source_given && source.is_none() {
+            return None;
+        }
+        Some(Self { role: role?, name: name?, sha256: sha256?, bytes: bytes?, source })
+    }
+}
+
+/// Names with a leading dot are those of files that are being pulled.
+fn is_file_name(name: &String) -> bool {
+    (1..=200).contains(&name.len())
+        && !name.starts_with('.')
+        && !name.contains(['/', '\\'])
+        && !name.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests;

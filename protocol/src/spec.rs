@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
         pub enum $name {
             $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
         }
@@ -27,14 +29,14 @@ macro_rules! words {
         }
 
         impl std::str::FromStr for $name {
-            type Err = UnknownWord;
+            type Err = $crate::spec::UnknownWord;
 
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+            fn from_str(word: &str) -> Result<Self, $crate::spec::UnknownWord> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|value| value.as_str() == word)
-                    .ok_or_else(|| UnknownWord { allowed: [$($word),+].join(", ") })
+                    .ok_or_else(|| $crate::spec::UnknownWord { allowed: [$($word),+].join(", ") })
             }
         }
 
@@ -54,6 +56,8 @@ macro_rules! words {
         impl utoipa::ToSchema for $name {}
     };
 }
+
+pub(crate) use words;
 
 /// A word that is none of the allowed ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

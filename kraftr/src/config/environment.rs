@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use kraftr_protocol::suggest::did_you_mean;
+
 use super::concerns::fields;
 use super::field::{Field, PREFIX};
-use super::mistake::{Mistake, Origin, did_you_mean};
+use super::mistake::{Mistake, Origin};
 use super::settings::{Content, Statement};
 use super::sources::Sources;
 use super::value::Raw;

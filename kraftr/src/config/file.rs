@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kraftr_protocol::suggest::did_you_mean;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::concerns::fields;
 use super::field::Field;
-use super::mistake::{Mistake, Origin, did_you_mean};
+use super::mistake::{Mistake, Origin};
 use super::settings::{Content, Statement};
 use super::value::{Form, Raw};
 
