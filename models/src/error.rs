@@ -11,34 +11,21 @@ use crate::weights::contract::Mismatch;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No manifest has that name.
-    #[error("no release is named {name:?}; known are: {}", known.join(", "))]
+    #[error("no release is named {name:?}; {}", match meant {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => format!("known are: {}", known.join(", ")),
+    })]
     UnknownRelease {
         /// What was asked for.
         name: String,
+        /// What was probably meant.
+        meant: Option<String>,
         /// What there is.
         known: Vec<String>,
     },
-    /// The manifest names an architecture that this program does not have.
-    #[error("release {release} wants the architecture {architecture:?}; known are: {}", known.join(", "))]
-    UnknownArchitecture {
-        /// The release.
-        release: String,
-        /// What its manifest names.
-        architecture: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// A manifest does not hold what a manifest must.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// Two different manifests share a name; a release never changes, so one must be renamed.
-    #[error("release {name} is declared twice with different contents; rename the one in {}", path.display())]
-    DuplicateRelease {
-        /// The name.
-        name: String,
-        /// The second declaration.
-        path: PathBuf,
-    },
+    /// Manifests that do not hold what a manifest must: all of them, each with all of its mistakes.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Manifests(Vec<ManifestError>),
     /// A file or folder cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -48,14 +35,14 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// The weights of a release are not on this machine.
-    #[error("the weights {file} are not in {}{hint}", looked_in.display())]
+    #[error("{file} of {release} is not in {}; `kraftr model pull {release}` fetches it", looked_in.display())]
     WeightsMissing {
         /// Name of the file.
         file: String,
         /// The weights folder.
         looked_in: PathBuf,
-        /// Where they come from, as a clause that starts with a semicolon, or nothing.
-        hint: String,
+        /// The release that needs it.
+        release: String,
     },
     /// A file is not the one that the manifest names.
     #[error("{file} is not the file that its manifest names: expected {expected}, found {found}")]
@@ -74,6 +61,22 @@ pub enum ModelError {
         file: String,
         /// Every difference.
         mismatch: Mismatch,
+    },
+    /// A weights file in another format, or a damaged one.
+    #[error("{file} is no safetensors file: {reason}")]
+    NotSafetensors {
+        /// Name of the file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Weights could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
     },
     /// A configuration that the architecture refuses; every reason.
     #[error("configuration: {}", mistakes.join("; "))]
@@ -126,13 +129,13 @@ impl ModelError {
     pub fn failure_code(&self) -> FailureCode {
         match self {
             Self::UnknownRelease { .. }
-            | Self::UnknownArchitecture { .. }
-            | Self::Manifest(_)
-            | Self::DuplicateRelease { .. }
+            | Self::Manifests(_)
             | Self::Read { .. }
             | Self::WeightsMissing { .. }
             | Self::WeightsChanged { .. }
             | Self::Contract { .. }
+            | Self::NotSafetensors { .. }
+            | Self::Write { .. }
             | Self::Config { .. }
             | Self::Device { .. }
             | Self::Fixture { .. } => FailureCode::ReleaseUnavailable,
@@ -160,7 +163,8 @@ mod tests {
         assert_eq!(oom.failure_code(), FailureCode::OutOfMemory);
         let other = ModelError::Tensor(candle_core::Error::Msg("shape mismatch".to_owned()));
         assert_eq!(other.failure_code(), FailureCode::ModelError);
-        let missing = ModelError::UnknownRelease { name: "x".to_owned(), known: vec!["y".to_owned()] };
+        let missing =
+            ModelError::UnknownRelease { name: "x".to_owned(), meant: None, known: vec!["y".to_owned()] };
         assert_eq!(missing.failure_code(), FailureCode::ReleaseUnavailable);
         assert_eq!(missing.to_string(), "no release is named \"x\"; known are: y");
     }

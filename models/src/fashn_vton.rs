@@ -2,6 +2,7 @@
 //!
 //! Source: github.com/fashn-AI/fashn-vton-1.5 at 7c0f10a (Apache-2.0).
 
+mod arithmetic;
 pub(crate) mod config;
 pub(crate) mod mmdit;
 pub(crate) mod pipeline;

@@ -3,7 +3,9 @@
 //! Architecture invariant: nothing here is async or touches a network; files are read by path, time
 //! and randomness come in as arguments.
 
+pub mod arithmetic;
 pub mod bundled;
+mod config_keys;
 pub mod device;
 mod error;
 mod fashn_vton;
@@ -16,11 +18,12 @@ mod picture;
 mod registry;
 mod sampler;
 mod trace;
-mod weights;
+pub mod weights;
 
 pub use candle_core::Device;
+pub use device::Precision;
 pub use error::ModelError;
 pub use kraftr_imaging::RgbImage;
 pub use model::{Inputs, Model, Prepared, Sample, Sampling};
-pub use registry::Registry;
+pub use registry::{CheckReport, ContractCheck, FileCheck, Golden, Place, Registry};
 pub use weights::contract::{Mismatch, Misshaped};

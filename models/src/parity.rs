@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::device::Precision;
 use crate::fashn_vton::FashnVton;
 use crate::fashn_vton::config::{Config, SamplerConfig};
 use crate::fashn_vton::pipeline::Conditions;
@@ -77,6 +78,20 @@ pub fn check(fixture: &Path) -> Result<Report, ModelError> {
     Ok(Report { ok: checks.iter().all(within), checks })
 }
 
+/// The file beside the fixture that holds its parameters; none when it carries its own.
+pub(crate) fn weights_of(fixture: &Path) -> Result<Option<String>, ModelError> {
+    Fixture::read(fixture).map(|fixture| fixture.weights)
+}
+
+impl Fixture {
+    fn read(path: &Path) -> Result<Self, ModelError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+        serde_json::from_str(&text)
+            .map_err(|error| ModelError::Fixture { path: path.to_owned(), reason: error.to_string() })
+    }
+}
+
 /// A fixture, its network and its inputs.
 struct Run<'a> {
     path: &'a Path,
@@ -91,9 +106,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(path: &'a Path) -> Result<Self, ModelError> {
         let bad = |reason: String| ModelError::Fixture { path: path.to_owned(), reason };
-        let text =
-            fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-        let fixture: Fixture = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let fixture = Fixture::read(path)?;
         if fixture.architecture != "fashn-vton" {
             return Err(bad(format!(
                 "architecture {} has no parity check; use fashn-vton",
@@ -110,7 +123,7 @@ impl<'a> Run<'a> {
             skip_guidance_last: fixture.sampler.skip_guidance_last,
         };
         let device = Device::Cpu;
-        let network = FashnVton::load(fixture.config.clone(), sampler, &weights, &device)?;
+        let network = FashnVton::load(fixture.config.clone(), sampler, &weights, &device, Precision::F32)?;
         let mut recorded = candle_core::safetensors::load(beside(&fixture.tensors), &device)?;
         recorded.retain(|name, _| !name.starts_with("model."));
         let input = |name: &str| recorded.get(name).ok_or_else(|| bad(format!("{name} is missing")));

@@ -1,30 +1,26 @@
-//! Releases by name: manifests compiled in or found in a directory, weights compiled in or on disk.
+//! Releases by name: manifests compiled in or found in a folder, weights compiled in or on disk.
+
+mod check;
+mod kinds;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Device;
 use kraftr_protocol::ReleaseManifest;
-use kraftr_protocol::manifest::ManifestFile;
+use kraftr_protocol::manifest::{ManifestError, ManifestFile};
+use kraftr_protocol::suggest::did_you_mean;
 
+pub use self::check::{CheckReport, ContractCheck, FileCheck, Golden};
+use self::kinds::Kind;
+use crate::arithmetic::Arithmetic;
 use crate::bundled;
+use crate::device::{self, Precision};
 use crate::error::ModelError;
-use crate::fashn_vton::FashnVton;
-use crate::model::Model;
-use crate::noop::Noop;
-use crate::weights::Weights;
-
-type Constructor = fn(&Files<'_>, &Device) -> Result<Model, ModelError>;
-
-/// Every architecture: its name in manifests and how it is built.
-const ARCHITECTURES: &[(&str, Constructor)] = &[
-    ("fashn-vton", |files, device| {
-        let network = FashnVton::release(files.manifest, &files.weights("weights")?, device)?;
-        Ok(Model::new(Arc::clone(files.manifest), network))
-    }),
-    ("noop", |files, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest)))),
-];
+use crate::model::{Model, Sampling};
+use crate::weights::{Weights, init};
 
 /// The files of a release, by role.
 pub(crate) struct Files<'a> {
@@ -33,26 +29,36 @@ pub(crate) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The file in that role, checked against the manifest's length and digest.
+    /// The file in that role, proven to be the one that the manifest means.
     pub(crate) fn weights(&self, role: &str) -> Result<Weights, ModelError> {
-        let file = self.manifest.file(role).ok_or_else(|| ModelError::Config {
-            mistakes: vec![format!("release {} names no file with the role {role}", self.manifest.name)],
-        })?;
-        if let Some(path) = self.folder.map(|folder| folder.join(&file.name))
-            && path.is_file()
-        {
-            return Weights::pinned(&path, file);
+        let file = self.named(role)?;
+        self.find(file)?.ok_or_else(|| self.missing(file))
+    }
+
+    /// The file, where it is on this machine.
+    pub(crate) fn find(&self, file: &ManifestFile) -> Result<Option<Weights>, ModelError> {
+        match self.on_disk(file) {
+            Some(path) => Weights::pinned(&path, file).map(Some),
+            None => Ok(compiled_in(file).map(|bytes| Weights::compiled_in(&file.name, bytes))),
         }
-        let bytes = compiled_in(file).ok_or_else(|| ModelError::WeightsMissing {
+    }
+
+    /// What the manifest says about the file in that role.
+    pub(crate) fn named(&self, role: &str) -> Result<&ManifestFile, ModelError> {
+        let mistake = || format!("release {} names no file with the role {role}", self.manifest.name);
+        self.manifest.file(role).ok_or_else(|| ModelError::Config { mistakes: vec![mistake()] })
+    }
+
+    fn on_disk(&self, file: &ManifestFile) -> Option<PathBuf> {
+        self.folder.map(|folder| folder.join(&file.name)).filter(|path| path.is_file())
+    }
+
+    fn missing(&self, file: &ManifestFile) -> ModelError {
+        ModelError::WeightsMissing {
             file: file.name.clone(),
             looked_in: self.folder.unwrap_or(Path::new("this program")).to_owned(),
-            hint: self
-                .manifest
-                .source
-                .as_ref()
-                .map_or_else(String::new, |source| format!("; they come from {source}")),
-        })?;
-        Ok(Weights::compiled_in(&file.name, bytes))
+            release: self.manifest.name.clone(),
+        }
     }
 }
 
@@ -61,6 +67,26 @@ fn compiled_in(file: &ManifestFile) -> Option<&'static [u8]> {
     let named =
         bundled::FILES.iter().find(|(name, bytes)| *name == file.name && bytes.len() as u64 == file.bytes);
     named.map(|(_, bytes)| *bytes)
+}
+
+/// Where a file of a release is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Part of this program.
+    CompiledIn,
+    /// In the weights folder, with the length that the manifest names.
+    There(PathBuf),
+    /// In the weights folder, with another length.
+    OtherLength(PathBuf, u64),
+    /// Nowhere; this is where it was looked for, where there is a weights folder.
+    Missing(Option<PathBuf>),
+}
+
+impl Place {
+    /// Whether it can be loaded, as far as its length tells.
+    pub const fn is_present(&self) -> bool {
+        matches!(self, Self::CompiledIn | Self::There(_))
+    }
 }
 
 /// The releases this program can load.
@@ -81,35 +107,43 @@ impl Registry {
         Self { manifests, weights: None }
     }
 
-    /// The compiled-in releases and one for every `*.toml` in `manifests`; weights lie in `weights`
-    /// under the names the manifests give them.
-    pub fn open(manifests: &Path, weights: &Path) -> Result<Self, ModelError> {
-        let io = |source| ModelError::Read { path: manifests.to_owned(), source };
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(manifests).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        let mut registry = Self { weights: Some(weights.to_owned()), ..Self::bundled() };
-        for path in paths {
+    /// The compiled-in releases and one for every `*.toml` in `manifests`; weights lie in `weights` under the names
+    /// the manifests give them. Either folder may be left out.
+    ///
+    /// # Errors
+    /// [`ModelError::Manifests`] lists every mistake of every manifest, its architecture's configuration included.
+    pub fn open(manifests: Option<&Path>, weights: Option<&Path>) -> Result<Self, ModelError> {
+        let mut registry = Self { weights: weights.map(Path::to_owned), ..Self::bundled() };
+        let mut refused = Vec::new();
+        for path in manifests.map(list).transpose()?.unwrap_or_default() {
             let text = fs::read_to_string(&path)
                 .map_err(|source| ModelError::Read { path: path.clone(), source })?;
-            registry.add(ReleaseManifest::parse(&path.display().to_string(), &text)?, path)?;
+            let origin = path.display().to_string();
+            if let Err(error) =
+                ReleaseManifest::parse(&origin, &text).and_then(|read| registry.add(read, &origin))
+            {
+                refused.push(error);
+            }
         }
-        Ok(registry)
+        if refused.is_empty() { Ok(registry) } else { Err(ModelError::Manifests(refused)) }
     }
 
-    /// A manifest equal to one that is there changes nothing, so that the compiled-in ones may also
-    /// lie in the directory.
-    fn add(&mut self, manifest: ReleaseManifest, path: PathBuf) -> Result<(), ModelError> {
+    /// A manifest equal to one that is there changes nothing, so that the compiled-in ones may also lie in the
+    /// folder.
+    fn add(&mut self, manifest: ReleaseManifest, origin: &str) -> Result<(), ManifestError> {
+        let mut mistakes = Kind::mistakes(&manifest);
         match self.manifests.iter().find(|other| other.name == manifest.name) {
-            Some(other) if **other == manifest => {}
-            Some(_) => return Err(ModelError::DuplicateRelease { name: manifest.name, path }),
-            None => self.manifests.push(Arc::new(manifest)),
+            Some(other) if **other == manifest => return Ok(()),
+            Some(_) => mistakes.push(format!(
+                "name: another release is named {}; a release never changes, so give this one another name",
+                manifest.name
+            )),
+            None => {}
         }
+        if !mistakes.is_empty() {
+            return Err(ManifestError { name: origin.to_owned(), mistakes });
+        }
+        self.manifests.push(Arc::new(manifest));
         Ok(())
     }
 
@@ -120,33 +154,122 @@ impl Registry {
 
     /// The releases whose files are all there, with the length their manifests give.
     pub fn present(&self) -> impl Iterator<Item = &ReleaseManifest> {
-        self.manifests().filter(|manifest| manifest.files.iter().all(|file| self.has(file)))
+        self.manifests().filter(|manifest| self.is_present(manifest))
     }
 
-    fn has(&self, file: &ManifestFile) -> bool {
-        let on_disk =
-            self.weights.as_ref().and_then(|directory| fs::metadata(directory.join(&file.name)).ok());
-        match on_disk {
-            Some(found) if found.is_file() => found.len() == file.bytes,
-            _ => compiled_in(file).is_some(),
+    /// Whether every file is there that loading needs.
+    pub fn is_present(&self, manifest: &ReleaseManifest) -> bool {
+        let mut needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
+        needed.all(|file| self.place(file).is_present())
+    }
+
+    /// Where a file is, or was looked for.
+    pub fn place(&self, file: &ManifestFile) -> Place {
+        let path = self.weights.as_ref().map(|folder| folder.join(&file.name));
+        let found = path.as_ref().and_then(|path| fs::metadata(path).ok()).filter(fs::Metadata::is_file);
+        match (path, found) {
+            (Some(path), Some(found)) if found.len() == file.bytes => Place::There(path),
+            (Some(path), Some(found)) => Place::OtherLength(path, found.len()),
+            (_, _) if compiled_in(file).is_some() => Place::CompiledIn,
+            (path, _) => Place::Missing(path),
         }
     }
 
-    /// Reads a release's files, checks them against its manifest and builds the network on `device`.
-    pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
-        let manifest = self.manifests.iter().find(|manifest| manifest.name == release);
-        let manifest = manifest.ok_or_else(|| ModelError::UnknownRelease {
-            name: release.to_owned(),
-            known: self.manifests.iter().map(|manifest| manifest.name.clone()).collect(),
-        })?;
-        let (_, build) =
-            ARCHITECTURES.iter().find(|(name, _)| *name == manifest.architecture).ok_or_else(|| {
-                ModelError::UnknownArchitecture {
-                    release: release.to_owned(),
-                    architecture: manifest.architecture.clone(),
-                    known: ARCHITECTURES.iter().map(|(name, _)| (*name).to_owned()).collect(),
-                }
-            })?;
-        build(&Files { manifest, folder: self.weights.as_deref() }, device)
+    /// The folder that weights are looked for in.
+    pub fn weights_folder(&self) -> Option<&Path> {
+        self.weights.as_deref()
     }
+
+    /// The release of that name.
+    pub fn get(&self, release: &str) -> Result<&Arc<ReleaseManifest>, ModelError> {
+        let known = || self.manifests().map(|manifest| manifest.name.clone());
+        self.manifests.iter().find(|manifest| manifest.name == release).ok_or_else(|| {
+            ModelError::UnknownRelease {
+                name: release.to_owned(),
+                meant: did_you_mean(release, known()),
+                known: known().collect(),
+            }
+        })
+    }
+
+    /// Checks a release's files against its manifest and builds the network on `device`.
+    pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
+        let manifest = self.get(release)?;
+        let precision = Precision::of(device);
+        let started = Instant::now();
+        let model = Kind::of(manifest)?.build(&self.files(manifest), device, precision)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let device = device::display(device);
+        tracing::info!(release, device, %precision, seconds, "loaded");
+        Ok(model)
+    }
+
+    /// What one pass of a release's network computes, and how many passes an image takes that is sampled like that;
+    /// none for what has no network.
+    pub fn arithmetic(
+        &self,
+        release: &str,
+        sampling: &Sampling,
+    ) -> Result<Option<(Arithmetic, u32)>, ModelError> {
+        let manifest = self.get(release)?;
+        Kind::of(manifest)?.arithmetic(manifest, sampling)
+    }
+
+    /// Writes random weights for a release into `folder` and returns the manifest of a new release,
+    /// `<name>-random`, that names them: the same network, so that it can be benched and every path of the code run
+    /// without a download. The same seed gives the same files. `on_bytes` hears of bytes written, of so many in all.
+    pub fn init(
+        &self,
+        release: &str,
+        folder: &Path,
+        seed: u64,
+        mut on_bytes: impl FnMut(u64, u64),
+    ) -> Result<ReleaseManifest, ModelError> {
+        let manifest = self.get(release)?;
+        let contracts = Kind::of(manifest)?.contracts(manifest)?;
+        let all = contracts.iter().map(|(_, contract)| init::length(contract)).sum();
+        fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
+        let mut random = ReleaseManifest {
+            name: format!("{}-random", manifest.name),
+            title: format!("{} with random weights", manifest.title),
+            caution: Some(
+                "Its weights are random: it paints noise, and is good for measuring only.".to_owned(),
+            ),
+            source: Some(format!("kraftr model init, seed {seed}")),
+            ..ReleaseManifest::clone(manifest)
+        };
+        random.files.retain(ManifestFile::is_needed_to_load);
+        for (role, contract) in &contracts {
+            let name = format!("{}-{role}.safetensors", random.name);
+            let made = init::write(&folder.join(&name), contract, seed, &mut |bytes| on_bytes(bytes, all))?;
+            let file = ManifestFile {
+                role: (*role).to_owned(),
+                name,
+                sha256: made.sha256,
+                bytes: made.bytes,
+                source: None,
+            };
+            random.files.retain(|other| other.role != *role);
+            random.files.insert(0, file);
+        }
+        Ok(random)
+    }
+
+    fn files<'a>(&'a self, manifest: &'a Arc<ReleaseManifest>) -> Files<'a> {
+        Files { manifest, folder: self.weights.as_deref() }
+    }
+}
+
+/// The manifests of a folder, by name.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let unreadable = |source| ModelError::Read { path: folder.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }

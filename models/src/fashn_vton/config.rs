@@ -1,14 +1,15 @@
 //! Configuration of the network and the tensors it implies.
 
 use kraftr_protocol::ReleaseManifest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::config_keys::Keys;
 use crate::weights::contract::Expected;
 
 /// Sizes of the network, under the reference's names; the defaults are the published model's.
 /// Source: github.com/fashn-AI/fashn-vton-1.5 at 7c0f10a, `TryOnModel.__init__`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// Height and width of the frame in pixels.
@@ -66,7 +67,7 @@ impl Default for Config {
 }
 
 /// How the network is sampled.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SamplerConfig {
     /// Shift of the times towards the noise.
@@ -84,35 +85,30 @@ impl Default for SamplerConfig {
 impl Config {
     /// Reads the `config` table of a manifest, where the sampler's keys stand beside the network's.
     pub(crate) fn of(manifest: &ReleaseManifest) -> Result<(Self, SamplerConfig), ModelError> {
-        let mut network = manifest.config.clone();
-        let mut sampler = toml::Table::new();
-        for key in ["time_shift_mu", "skip_guidance_last"] {
-            sampler.extend(network.remove_entry(key));
-        }
-        let refused = |error: toml::de::Error| ModelError::Config {
-            mistakes: vec![format!("release {}: {}", manifest.name, error.to_string().trim_end())],
-        };
-        let config: Self = network.try_into().map_err(refused)?;
-        let sampler = sampler.try_into().map_err(refused)?;
-        config.validate()?;
+        let mut keys = Keys::of(&manifest.config);
+        let (config, sampler) = (keys.take::<Self>(), keys.take::<SamplerConfig>());
+        let mut mistakes = keys.finish();
+        mistakes.extend(config.mistakes());
         let [height, width] = config.input_shape;
         if manifest.size != [width as u32, height as u32] || config.channels_in != 3 {
-            return Err(ModelError::Config {
-                mistakes: vec![format!(
-                    "release {}: size must be input_shape turned round ([{width}, {height}]), with 3 channels_in",
-                    manifest.name
-                )],
-            });
+            let turned =
+                format!("size: must be input_shape turned round ([{width}, {height}]), with 3 channels_in");
+            mistakes.push(turned);
         }
-        Ok((config, sampler))
+        if mistakes.is_empty() { Ok((config, sampler)) } else { Err(ModelError::Config { mistakes }) }
     }
 
-    /// Reports everything that contradicts itself or is not supported.
+    /// Refuses what contradicts itself or is not supported.
     pub(crate) fn validate(&self) -> Result<(), ModelError> {
+        let mistakes = self.mistakes();
+        if mistakes.is_empty() { Ok(()) } else { Err(ModelError::Config { mistakes }) }
+    }
+
+    fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut demand = |holds: bool, sentence: &str| {
             if !holds {
-                mistakes.push(sentence.to_owned());
+                mistakes.push(format!("config: {sentence}"));
             }
         };
         let sizes = [self.hidden_size, self.n_heads, self.channels_in, self.patch_size];
@@ -137,7 +133,7 @@ impl Config {
         let blocks = [self.double_blocks_depth, self.single_blocks_depth, self.patch_mixer_depth];
         demand(blocks.iter().all(|depth| *depth <= 1_000), "a depth must be at most 1000");
         demand(!self.guidance_embed, "guidance_embed is not supported: set it to false");
-        if mistakes.is_empty() { Ok(()) } else { Err(ModelError::Config { mistakes }) }
+        mistakes
     }
 
     /// Inner width of an MLP.
@@ -242,6 +238,29 @@ mod tests {
         let parameters = contract.iter().filter(|tensor| tensor.used);
         let numbers: usize = parameters.map(|tensor| tensor.shape.iter().product::<usize>()).sum();
         assert_eq!(numbers, 971_813_808);
+    }
+
+    /// What the published checkpoint holds, name by name; recorded from the reference.
+    #[test]
+    fn the_contract_is_the_published_checkpoint() {
+        #[derive(Deserialize)]
+        struct Recorded {
+            tensors: Vec<RecordedTensor>,
+        }
+        #[derive(Deserialize)]
+        struct RecordedTensor {
+            name: String,
+            shape: Vec<usize>,
+        }
+        let recorded = include_str!("../../tests/fixtures/contract.json");
+        let recorded: Recorded = serde_json::from_str(recorded).unwrap();
+        let sorted = |mut tensors: Vec<(String, Vec<usize>)>| {
+            tensors.sort();
+            tensors
+        };
+        let ours = Config::default().contract().into_iter().map(|tensor| (tensor.name, tensor.shape));
+        let theirs = recorded.tensors.into_iter().map(|tensor| (tensor.name, tensor.shape));
+        assert_eq!(sorted(ours.collect()), sorted(theirs.collect()));
     }
 
     #[test]

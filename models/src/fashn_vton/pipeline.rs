@@ -10,6 +10,7 @@ use super::config::{Config, SamplerConfig};
 use super::mmdit::{Mmdit, Rows};
 use super::prepare;
 use crate::ModelError;
+use crate::device::Precision;
 use crate::layers::patch;
 use crate::model::{Architecture, Inputs, Sampling};
 use crate::noise;
@@ -63,9 +64,10 @@ impl FashnVton {
         manifest: &ReleaseManifest,
         weights: &Weights,
         device: &Device,
+        precision: Precision,
     ) -> Result<Self, ModelError> {
         let (config, sampler) = Config::of(manifest)?;
-        Self::load(config, sampler, weights, device)
+        Self::load(config, sampler, weights, device, precision)
     }
 
     /// A network of any configuration.
@@ -74,9 +76,10 @@ impl FashnVton {
         sampler: SamplerConfig,
         weights: &Weights,
         device: &Device,
+        precision: Precision,
     ) -> Result<Self, ModelError> {
         config.validate()?;
-        let network = Mmdit::load(&config, &weights.open(&config.contract(), device)?)?;
+        let network = Mmdit::load(&config, &weights.open(&config.contract(), device, precision)?)?;
         let pixels = config.patch_size * config.patch_size;
         let blank = |channels: usize| {
             Tensor::zeros((1, config.tokens(), channels * pixels), candle_core::DType::F32, device)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use safetensors::Dtype;
 use serde::Serialize;
 
 /// Names listed of each kind of difference before the rest is only counted.
@@ -39,17 +40,26 @@ pub struct Mismatch {
     pub surplus: Vec<String>,
     /// In both, with different shapes.
     pub misshaped: Vec<Misshaped>,
+    /// In both, and the file's numbers are neither f32, f16 nor bf16.
+    pub mistyped: Vec<String>,
 }
 
 impl Mismatch {
-    /// Compares names and shapes.
-    pub fn between<'a>(expected: &[Expected], found: impl Iterator<Item = (&'a str, &'a [usize])>) -> Self {
+    /// Compares names, shapes and types.
+    pub fn between<'a>(
+        expected: &[Expected],
+        found: impl Iterator<Item = (&'a str, (&'a [usize], Dtype))>,
+    ) -> Self {
         let mut found: BTreeMap<_, _> = found.collect();
         let mut mismatch = Self::default();
         for Expected { name, shape, used } in expected {
             match found.remove(name.as_str()) {
-                Some(actual) if actual == shape => {}
-                Some(actual) => mismatch.misshaped.push(Misshaped {
+                Some((actual, dtype)) if actual == shape => {
+                    if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                        mismatch.mistyped.push(format!("{name} ({dtype})"));
+                    }
+                }
+                Some((actual, _)) => mismatch.misshaped.push(Misshaped {
                     name: name.clone(),
                     expected: shape.clone(),
                     found: actual.to_vec(),
@@ -64,7 +74,8 @@ impl Mismatch {
 
     /// Whether file and configuration agree.
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.surplus.is_empty() && self.misshaped.is_empty()
+        let Self { missing, surplus, misshaped, mistyped } = self;
+        missing.is_empty() && surplus.is_empty() && misshaped.is_empty() && mistyped.is_empty()
     }
 }
 
@@ -75,7 +86,12 @@ impl fmt::Display for Mismatch {
             .iter()
             .map(|Misshaped { name, expected, found }| format!("{name} ({found:?} instead of {expected:?})"))
             .collect();
-        let kinds = [("missing", &self.missing), ("surplus", &self.surplus), ("misshaped", &misshaped)];
+        let kinds = [
+            ("missing", &self.missing),
+            ("surplus", &self.surplus),
+            ("misshaped", &misshaped),
+            ("of a type that is not f32, f16 or bf16", &self.mistyped),
+        ];
         let mut between = "";
         for (kind, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
             write!(f, "{between}{} {kind}: {}", names.len(), names[..names.len().min(LISTED)].join(", "))?;
@@ -96,26 +112,37 @@ mod tests {
         Expected { name: name.to_owned(), shape: shape.to_vec(), used }
     }
 
+    fn mismatch(wanted: &[Expected], file: &[(&str, &[usize], Dtype)]) -> Mismatch {
+        Mismatch::between(wanted, file.iter().map(|(name, shape, dtype)| (*name, (*shape, *dtype))))
+    }
+
     #[test]
     fn every_difference_is_reported() {
-        let wanted = [expected("a", &[2, 3], true), expected("b", &[4], true), expected("c", &[1], true)];
-        let file: [(&str, &[usize]); 3] = [("a", &[2, 3]), ("b", &[5]), ("d", &[1])];
-        let mismatch = Mismatch::between(&wanted, file.into_iter());
-        assert_eq!(mismatch.to_string(), "1 missing: c; 1 surplus: d; 1 misshaped: b ([5] instead of [4])");
+        let wanted = ["a", "b", "c", "e"].map(|name| expected(name, &[2, 3], true));
+        let file: [(&str, &[usize], Dtype); 4] = [
+            ("a", &[2, 3], Dtype::BF16),
+            ("b", &[5], Dtype::F32),
+            ("d", &[1], Dtype::F32),
+            ("e", &[2, 3], Dtype::I64),
+        ];
+        assert_eq!(
+            mismatch(&wanted, &file).to_string(),
+            "1 missing: c; 1 surplus: d; 1 misshaped: b ([5] instead of [2, 3]); \
+             1 of a type that is not f32, f16 or bf16: e (I64)"
+        );
     }
 
     #[test]
     fn what_is_unused_may_be_missing_but_not_misshaped() {
         let wanted = [expected("token", &[7], false)];
-        assert!(Mismatch::between(&wanted, std::iter::empty()).is_empty());
-        let file: [(&str, &[usize]); 1] = [("token", &[8])];
-        assert!(!Mismatch::between(&wanted, file.into_iter()).is_empty());
+        assert!(mismatch(&wanted, &[]).is_empty());
+        assert!(!mismatch(&wanted, &[("token", &[8], Dtype::F32)]).is_empty());
     }
 
     #[test]
     fn long_lists_are_cut() {
         let wanted: Vec<_> = (0..20).map(|n| expected(&format!("t{n}"), &[1], true)).collect();
-        let text = Mismatch::between(&wanted, std::iter::empty()).to_string();
+        let text = mismatch(&wanted, &[]).to_string();
         assert!(text.starts_with("20 missing: t0, t1") && text.ends_with("t7, ..."), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kraftr_models::{Device, Inputs, ModelError, Registry, RgbImage, Sampling, bundled};
+use kraftr_models::{Device, Golden, Inputs, ModelError, Registry, RgbImage, Sampling, bundled};
 use kraftr_protocol::{Category, Digest, FailureCode, GarmentPhoto};
 
 const DEMO: &str = include_str!("../../manifests/demo-tryon.toml");
@@ -95,6 +95,8 @@ fn an_unfinished_sample_and_a_strangers_sample_are_refused() {
 fn unknown_names_are_answered_with_the_known_ones() {
     let error = Registry::bundled().load("best-tryon", &Device::Cpu).err().unwrap();
     assert_eq!(error.to_string(), "no release is named \"best-tryon\"; known are: demo-tryon, noop");
+    let error = Registry::bundled().load("demo-tyron", &Device::Cpu).err().unwrap();
+    assert!(error.to_string().ends_with("did you mean demo-tryon?"), "{error}");
     assert_eq!(error.failure_code(), FailureCode::ReleaseUnavailable);
 }
 
@@ -105,7 +107,7 @@ fn manifests_and_weights_in_folders() {
     fs::write(manifests.path().join("demo-tryon.toml"), DEMO).unwrap();
     fs::write(manifests.path().join("second.toml"), &second).unwrap();
     fs::write(manifests.path().join("notes.txt"), "not a manifest").unwrap();
-    let registry = Registry::open(manifests.path(), weights.path()).unwrap();
+    let registry = Registry::open(Some(manifests.path()), Some(weights.path())).unwrap();
     assert_eq!(names(registry.manifests()), ["demo-tryon", "noop", "second"]);
     assert_eq!(names(registry.present()), ["demo-tryon", "noop"]);
     let error = registry.load("second", &Device::Cpu).err().unwrap();
@@ -138,21 +140,157 @@ fn manifests_and_weights_in_folders() {
 }
 
 #[test]
-fn manifests_that_do_not_hold_are_refused() {
+fn every_mistake_of_every_manifest_is_said_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |text: &str| {
-        fs::write(folder.path().join("m.toml"), text).unwrap();
-        Registry::open(folder.path(), folder.path())
+    let refusal = |texts: &[(&str, &str, &str)]| {
+        for (n, (name, from, to)) in texts.iter().enumerate() {
+            let text = DEMO.replace("demo-tryon", name);
+            assert!(text.contains(from), "{from}");
+            fs::write(folder.path().join(format!("{n}.toml")), text.replace(from, to)).unwrap();
+        }
+        Registry::open(Some(folder.path()), None).err().unwrap().to_string()
     };
-    assert!(matches!(open("name = 3").err().unwrap(), ModelError::Manifest(_)));
-    let dearer = open(&DEMO.replace("price = 1", "price = 2")).err().unwrap();
-    assert!(matches!(dearer, ModelError::DuplicateRelease { .. }), "{dearer}");
-    let other = DEMO.replace("demo-tryon", "other");
-    let load = |text: String| open(&text).unwrap().load("other", &Device::Cpu).err().unwrap().to_string();
-    let said = load(other.replace("architecture = \"fashn-vton\"", "architecture = \"vton\""));
-    assert!(said.ends_with("known are: fashn-vton, noop"), "{said}");
-    let said = load(other.replace("theta = 10000", "thetta = 10000"));
-    assert!(said.contains("thetta"), "{said}");
-    let said = load(other.replace("size = [96, 144]", "size = [144, 96]"));
-    assert!(said.contains("size must be input_shape turned round"), "{said}");
+    let said = refusal(&[
+        ("a", "architecture = \"fashn-vton\"", "architecture = \"fashn-vtn\""),
+        ("b", "theta = 10000", "thetta = 10000\nhead = 3"),
+        ("c", "size = [96, 144]", "size = [144, 96]"),
+        ("d", "n_heads = 4", "n_heads = \"four\""),
+        ("e", "price = 1", "prise = 1"),
+        ("demo-tryon", "price = 1", "price = 2"),
+        ("g", "task = \"try-on\"", "task = \"noop\""),
+        ("h", "role = \"weights\"", "role = \"wheights\""),
+    ]);
+    for part in [
+        "architecture: there is no fashn-vtn; did you mean fashn-vton?",
+        "config.thetta: there is no such key; did you mean theta?",
+        "config.head: there is no such key; there are axes_dim, ",
+        "size: must be input_shape turned round",
+        "config.n_heads: invalid type",
+        "prise: there is no such key; did you mean price?",
+        "price: is missing",
+        "name: another release is named demo-tryon",
+        "task: fashn-vton is for try-on, not for noop",
+        "files: one with the role weights is missing",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!((0..8).all(|n| said.contains(&format!("/{n}.toml: "))), "{said}");
+}
+
+/// A new checkpoint of a known architecture: a manifest, and no code.
+const SMALL: &str = r#"
+name = "small"
+title = "A small network"
+task = "try-on"
+architecture = "fashn-vton"
+size = [64, 96]
+categories = ["tops"]
+price = 1
+device_time_ms = 100
+licence = "Apache-2.0"
+config = { input_shape = [96, 64], hidden_size = 96, n_heads = 2, double_blocks_depth = 1, single_blocks_depth = 1,
+           patch_size = 8, axes_dim = [8, 20, 20], patch_mixer_depth = 1 }
+defaults = { guidance = 1.5, steps = { fast = 1, balanced = 2, best = 3 } }
+limits = { steps_min = 1, steps_max = 10, samples_max = 4 }
+
+[[files]]
+role = "weights"
+name = "small.safetensors"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+bytes = 1
+"#;
+
+#[test]
+fn a_manifest_is_all_that_another_configuration_takes() {
+    let (manifests, weights) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(manifests.path().join("small.toml"), SMALL).unwrap();
+    let open = || Registry::open(Some(manifests.path()), Some(weights.path())).unwrap();
+    let (mut done, mut all) = (0, 0);
+    let random =
+        open().init("small", weights.path(), 7, |bytes, of| (done, all) = (done + bytes, of)).unwrap();
+    assert!(done > 0 && done < all && all - done < 10_000, "{done} of {all}: the rest is the header");
+    fs::write(manifests.path().join("random.toml"), random.to_toml()).unwrap();
+
+    let registry = open();
+    assert_eq!(names(registry.present()), ["demo-tryon", "noop", "small-random"]);
+    let report = registry.check("small-random", |_| ()).unwrap();
+    assert!(report.ok && report.contracts[0].ok && report.contracts[0].tensors > 40, "{report:?}");
+    assert!(!registry.check("small", |_| ()).unwrap().ok);
+
+    let model = registry.load("small-random", &Device::Cpu).unwrap();
+    let prepared = model.prepare(&inputs(200, 300)).unwrap();
+    let mut sample = model.begin(&prepared, &Sampling { steps: 2, guidance: 1.5, seed: 3 }).unwrap();
+    while !sample.is_done() {
+        model.step(&mut [&mut sample]).unwrap();
+    }
+    let picture = model.finish(sample).unwrap();
+    assert_eq!(picture.dimensions(), (64, 96));
+    let levels: std::collections::BTreeSet<u8> = picture.as_raw().iter().copied().collect();
+    assert!(levels.len() > 100, "random weights keep activations in range: {} levels", levels.len());
+}
+
+#[test]
+fn a_check_finds_what_is_wrong_with_files_tensors_and_outputs() {
+    let (manifests, weights) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let demo =
+        |name: &str| fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/").to_owned() + name).unwrap();
+    let file = |role: &str, name: &str, bytes: &[u8]| {
+        fs::write(weights.path().join(name), bytes).unwrap();
+        let (sha256, length) = (Digest::of(bytes), bytes.len());
+        format!("[[files]]\nrole = '{role}'\nname = '{name}'\nsha256 = '{sha256}'\nbytes = {length}\n")
+    };
+    let (head, _) = DEMO.split_once("[[files]]").unwrap();
+    let tail = "\n[defaults]\nguidance = 1.5\nsteps = { fast = 1, balanced = 2, best = 3 }\n\
+                [limits]\nsteps_min = 1\nsteps_max = 9\nsamples_max = 4\n";
+    let golden = String::from_utf8(demo("golden.json")).unwrap();
+    let check = |golden: &str, tensors: &[u8]| {
+        let files = [
+            file("weights", "demo.safetensors", &demo("demo.safetensors")),
+            file("golden", "golden.json", golden.as_bytes()),
+            file("golden-tensors", "golden.safetensors", tensors),
+        ];
+        let text = head.replace("demo-tryon", "proven") + tail + &files.concat();
+        fs::write(manifests.path().join("m.toml"), text).unwrap();
+        let registry = Registry::open(Some(manifests.path()), Some(weights.path())).unwrap();
+        registry.check("proven", |_| ()).unwrap()
+    };
+    let mut tensors = demo("golden.safetensors");
+    let report = check(&golden, &tensors);
+    let Golden::Compared(parity) = &report.golden else { panic!("{report:?}") };
+    assert!(report.ok && parity.ok && parity.checks.len() > 5, "{report:?}");
+
+    // The last number recorded is another one.
+    let last = tensors.len() - 2;
+    tensors[last] ^= 0xff;
+    assert!(!check(&golden, &tensors).ok);
+    tensors[last] ^= 0xff;
+    let report = check(&golden.replace("demo.safetensors", "other.safetensors"), &tensors);
+    assert!(
+        matches!(&report.golden, Golden::NotCompared { why } if why.contains("other weights")),
+        "{report:?}"
+    );
+
+    check(&golden, &tensors);
+    fs::write(weights.path().join("golden.safetensors"), b"short").unwrap();
+    let registry = Registry::open(Some(manifests.path()), Some(weights.path())).unwrap();
+    let report = registry.check("proven", |_| ()).unwrap();
+    assert!(!report.ok && report.contracts[0].ok, "{report:?}");
+    fs::remove_file(weights.path().join("golden.safetensors")).unwrap();
+    let report = registry.check("proven", |_| ()).unwrap();
+    assert!(report.ok, "what proves the release is not needed to load it: {report:?}");
+    assert_eq!(registry.present().count(), 3);
+}
+
+#[test]
+fn a_file_that_is_no_safetensors_file_is_refused_by_name() {
+    let (manifests, weights) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bytes = b"<html>login first</html>";
+    let text = SMALL.replace("bytes = 1\n", &format!("bytes = {}\n", bytes.len()));
+    let text = text.replace(&"0".repeat(64), &Digest::of(bytes).to_string());
+    fs::write(manifests.path().join("m.toml"), text).unwrap();
+    fs::write(weights.path().join("small.safetensors"), bytes).unwrap();
+    let registry = Registry::open(Some(manifests.path()), Some(weights.path())).unwrap();
+    let error = registry.load("small", &Device::Cpu).err().unwrap();
+    assert!(error.to_string().contains("small.safetensors is no safetensors file"), "{error}");
+    assert_eq!(error.failure_code(), FailureCode::ReleaseUnavailable);
 }

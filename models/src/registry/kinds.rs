@@ -1,0 +1,124 @@
+//! The architectures: what each says about a manifest before anything is loaded, and how it is built.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use kraftr_protocol::ReleaseManifest;
+use kraftr_protocol::manifest::Task;
+use kraftr_protocol::suggest::did_you_mean;
+
+use super::Files;
+use crate::arithmetic::Arithmetic;
+use crate::device::Precision;
+use crate::error::ModelError;
+use crate::fashn_vton::FashnVton;
+use crate::fashn_vton::config::Config;
+use crate::model::{Model, Sampling};
+use crate::noop::Noop;
+use crate::weights::contract::Expected;
+
+/// Roles of safetensors files and the tensors that each must hold.
+pub(super) type Contracts = Vec<(&'static str, Vec<Expected>)>;
+
+/// An architecture. Adding one is a line in [`KINDS`].
+pub(super) struct Kind {
+    name: &'static str,
+    task: Task,
+    contracts: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
+    arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<(Arithmetic, u32)>, ModelError>,
+    build: fn(&Files<'_>, &Device, Precision) -> Result<Model, ModelError>,
+}
+
+/// Every architecture.
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "fashn-vton",
+        task: Task::TryOn,
+        contracts: |manifest| Ok(vec![("weights", Config::of(manifest)?.0.contract())]),
+        arithmetic: |manifest, sampling| {
+            let (network, sampler) = Config::of(manifest)?;
+            Ok(Some((network.arithmetic(), sampler.passes(sampling.steps, sampling.guidance))))
+        },
+        build: |files, device, precision| {
+            let weights = files.weights("weights")?;
+            let network = FashnVton::release(files.manifest, &weights, device, precision)?;
+            Ok(Model::new(Arc::clone(files.manifest), network))
+        },
+    },
+    Kind {
+        name: "noop",
+        task: Task::Noop,
+        contracts: |_| Ok(Vec::new()),
+        arithmetic: |_, _| Ok(None),
+        build: |files, _, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest))),
+    },
+];
+
+impl Kind {
+    /// The architecture of a manifest that was added to a registry.
+    pub(super) fn of(manifest: &ReleaseManifest) -> Result<&'static Self, ModelError> {
+        Self::find(manifest).map_err(|mistake| ModelError::Config { mistakes: vec![mistake] })
+    }
+
+    /// Everything that is wrong with a manifest in the eyes of its architecture.
+    pub(super) fn mistakes(manifest: &ReleaseManifest) -> Vec<String> {
+        let kind = match Self::find(manifest) {
+            Ok(kind) => kind,
+            Err(mistake) => return vec![mistake],
+        };
+        let mut mistakes = Vec::new();
+        if kind.task != manifest.task {
+            mistakes.push(format!("task: {} is for {}, not for {}", kind.name, kind.task, manifest.task));
+        }
+        match (kind.contracts)(manifest) {
+            Ok(contracts) => {
+                let unnamed = contracts.iter().filter(|(role, _)| manifest.file(role).is_none());
+                mistakes
+                    .extend(unnamed.map(|(role, _)| format!("files: one with the role {role} is missing")));
+            }
+            Err(ModelError::Config { mistakes: more }) => mistakes.extend(more),
+            Err(error) => mistakes.push(error.to_string()),
+        }
+        mistakes
+    }
+
+    /// The tensors that each file must hold.
+    pub(super) fn contracts(&self, manifest: &ReleaseManifest) -> Result<Contracts, ModelError> {
+        (self.contracts)(manifest)
+    }
+
+    /// Work of one pass, and passes of one image.
+    pub(super) fn arithmetic(
+        &self,
+        manifest: &ReleaseManifest,
+        sampling: &Sampling,
+    ) -> Result<Option<(Arithmetic, u32)>, ModelError> {
+        (self.arithmetic)(manifest, sampling)
+    }
+
+    /// The loaded release.
+    pub(super) fn build(
+        &self,
+        files: &Files<'_>,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Model, ModelError> {
+        (self.build)(files, device, precision)
+    }
+
+    fn find(manifest: &ReleaseManifest) -> Result<&'static Self, String> {
+        let asked = &manifest.architecture;
+        KINDS.iter().find(|kind| kind.name == asked).ok_or_else(|| {
+            let known = || KINDS.iter().map(|kind| kind.name.to_owned());
+            match did_you_mean(asked, known()) {
+                Some(meant) => format!("architecture: there is no {asked}; did you mean {meant}?"),
+                None => {
+                    format!(
+                        "architecture: there is no {asked}; there are {}",
+                        known().collect::<Vec<_>>().join(", ")
+                    )
+                }
+            }
+        })
+    }
+}
