@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod header;
 mod resize;
+mod similarity;
 mod surplus;
 
 pub use decode::{Decoded, Limits, SourceFormat, decode};
@@ -17,4 +18,5 @@ pub use digest::pixel_digest;
 pub use encode::{Encoding, encode};
 pub use error::ImagingError;
 pub use image::RgbImage;
-pub use resize::{Filter, contact_sheet, resize};
+pub use resize::{Filter, contact_sheet, resize, stack};
+pub use similarity::{psnr, ssim};

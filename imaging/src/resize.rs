@@ -85,3 +85,23 @@ pub fn contact_sheet(pictures: &[&RgbImage], height: u32) -> Result<RgbImage, Im
     }
     Ok(sheet)
 }
+
+/// Sets pictures below each other, flush left on white, with gaps between them.
+pub fn stack(pictures: &[RgbImage]) -> Result<RgbImage, ImagingError> {
+    let width = pictures.iter().map(RgbImage::width).max().unwrap_or(0);
+    let gap = (pictures.iter().map(RgbImage::height).max().unwrap_or(0) / 32).max(2);
+    let height = pictures.iter().map(|picture| u64::from(picture.height())).sum::<u64>()
+        + u64::from(gap) * (pictures.len() as u64).saturating_sub(1);
+    let fits = u32::try_from(height).ok().filter(|height| (1..=SIDE_MAX).contains(height) && width > 0);
+    let height = fits.ok_or_else(|| {
+        let reason = format!("{} pictures below each other are {height} pixels high", pictures.len());
+        ImagingError::Unscalable { width, height: height.min(u64::from(u32::MAX)) as u32, reason }
+    })?;
+    let mut sheet = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    let mut top = 0;
+    for picture in pictures {
+        sheet.copy_from(picture, 0, top).expect("the sheet is as high as its pictures and gaps");
+        top += picture.height() + gap;
+    }
+    Ok(sheet)
+}

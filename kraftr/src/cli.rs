@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how each command explains itself.
 
 mod admin;
+mod model;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,9 +11,10 @@ use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
 use kraftr_protocol::{Category, WatermarkRef};
 
 pub use self::admin::*;
+pub use self::model::*;
 
 use crate::config::Role;
-use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForScheduler, ForWorker};
+use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForModel, ForScheduler, ForWorker};
 
 /// Product photos from a person, a garment and a GPU.
 #[derive(Debug, Parser)]
@@ -30,7 +32,7 @@ const LOG_HELP: &str =
     "What to log to standard error, such as `info` or `kraftr_worker=debug,warn` [env: KRAFTR_LOG]";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or a check found what must not be (model parity, config check, admin ledger audit); \
+Exit codes: 0 done; 1 it failed, or a check found what must not be (model check, model parity, config check, admin ledger audit); \
 2 the command line is wrong.";
 
 /// The commands.
@@ -90,9 +92,15 @@ Examples:
   kraftr render --person person.png --garment tee.png --category tops --out out.png
   kraftr render --person person.png --garment tee.png --category tops --out out.jpg --samples 4 --seed 7")]
     Render(RenderArgs),
-    /// Look at models and prove them
-    #[command(subcommand)]
-    Model(ModelCommand),
+    /// Look at releases, fetch their weights, prove and measure them
+    #[command(after_help = "\
+Releases are the compiled-in ones and the *.toml of --manifests; their weights lie in --weights.
+
+Examples:
+  kraftr model list
+  kraftr model --manifests manifests --weights weights pull tryon-7
+  kraftr model --manifests manifests --weights weights check tryon-7 --json")]
+    Model(ModelArgs),
     /// Look after orgs, keys, credits and dead letters, also while the fleet runs
     #[command(after_help = "\
 Works on the database that is configured (--database-url, KRAFTR_DATABASE_URL, [database] url), else on a data directory.
@@ -199,6 +207,9 @@ pub struct DevArgs {
     /// Accept webhooks to private addresses and over plain HTTP
     #[arg(long)]
     pub allow_private_webhooks: bool,
+    /// Where the releases are.
+    #[command(flatten)]
+    pub flags: Flags<ForModel>,
 }
 
 /// The data directory of `dev` and `admin` unless another is named.
@@ -286,19 +297,9 @@ pub struct RenderArgs {
     /// Pictures to make
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = value_parser!(u32).range(1..=i64::from(SAMPLES_MAX)))]
     pub samples: u32,
-}
-
-/// What `kraftr model` can do.
-#[derive(Debug, Subcommand)]
-pub enum ModelCommand {
-    /// Compare our tensors with those recorded from the reference; exit code 1 when one differs
-    #[command(after_help = "Prints {\"checks\":[{\"name\":…,\"rel_err\":…}],\"ok\":…}.")]
-    Parity {
-        /// A fixture's JSON file; its tensors lie beside it
-        fixture: PathBuf,
-    },
-    /// List the releases that this program can run
-    List,
+    /// Where the releases are.
+    #[command(flatten)]
+    pub flags: Flags<ForModel>,
 }
 
 /// What `kraftr watermark` can do.

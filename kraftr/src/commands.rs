@@ -75,7 +75,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Worker(args) => block_on(worker::run(args, cli.log)),
         Command::Config(args) => config::run(args),
         Command::Render(args) => render::run(&args),
-        Command::Model(command) => model::run(command),
+        Command::Model(args) => block_on(model::run(args)),
         Command::Admin(args) => block_on(admin::run(args)),
         Command::Watermark(command) => watermark::run(command),
         Command::Bench(command) => block_on(bench::run(command)),

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod field;
 mod file;
 pub mod mistake;
+pub mod pulling;
 pub mod reference;
 pub mod settings;
 pub mod sources;
@@ -15,10 +16,10 @@ pub mod value;
 
 use std::net::SocketAddr;
 
-use kraftr_models::Registry;
-use kraftr_protocol::suggest::did_you_mean;
+use kraftr_models::{ModelError, Registry};
 
-use self::concerns::{Amqp, Database, Dispatch, Http, Process, S3, Startup, Watermark, Worker};
+use self::concerns::{Amqp, Database, Dispatch, Http, Models, Process, S3, Startup, Watermark, Worker};
+use self::value::Folder;
 pub use field::Role;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::{Scope, Settings, Shown};
@@ -41,6 +42,8 @@ pub struct SchedulerConfig {
     pub s3: S3,
     /// Dispatching.
     pub dispatch: Dispatch,
+    /// The releases.
+    pub models: Models,
 }
 
 /// What `kraftr worker` is told.
@@ -52,6 +55,8 @@ pub struct WorkerConfig {
     pub startup: Startup,
     /// The broker.
     pub amqp: Amqp,
+    /// The releases.
+    pub models: Models,
     /// The worker.
     pub worker: Worker,
     /// The mark.
@@ -70,7 +75,7 @@ impl SchedulerConfig {
     pub fn read(settings: &mut Settings) -> Option<Self> {
         let (process, startup, http) = (settings.read(), settings.read(), settings.read());
         let (database, amqp) = (settings.read(), settings.read());
-        let (s3, dispatch) = (settings.read(), settings.read());
+        let (s3, dispatch, models) = (settings.read(), settings.read(), settings.read());
         check_public_url(settings);
         Some(Self {
             process: process?,
@@ -80,6 +85,7 @@ impl SchedulerConfig {
             amqp: amqp?,
             s3: s3?,
             dispatch: dispatch?,
+            models: models?,
         })
     }
 }
@@ -95,12 +101,13 @@ impl WorkerConfig {
     /// Reads it; mistakes are noted in `settings`.
     pub fn read(settings: &mut Settings) -> Option<Self> {
         let (process, startup, amqp) = (settings.read(), settings.read(), settings.read());
-        let (worker, watermark) = (settings.read(), settings.read());
+        let (models, worker, watermark) = (settings.read(), settings.read(), settings.read());
         check_releases(settings);
         Some(Self {
             process: process?,
             startup: startup?,
             amqp: amqp?,
+            models: models?,
             worker: worker?,
             watermark: watermark?,
         })
@@ -122,17 +129,49 @@ fn check_public_url(settings: &mut Settings) {
     }
 }
 
-/// A release that this program does not have would only be missed when it is loaded.
+impl Models {
+    /// What is compiled in, and nothing else.
+    pub const fn bundled() -> Self {
+        Self { manifests: None, weights: None }
+    }
+
+    /// Reads the configuration for a command that needs nothing else of it.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut settings = Settings::load(sources, Scope::Role(Role::Model));
+        let models = settings.read();
+        settings.finish(models)
+    }
+
+    /// The releases that are compiled in and those of the folder.
+    pub fn registry(&self) -> Result<Registry, ModelError> {
+        let path = |folder: &Option<Folder>| folder.as_ref().map(|folder| folder.path().to_owned());
+        Registry::open(path(&self.manifests).as_deref(), path(&self.weights).as_deref())
+    }
+}
+
+/// Manifests that do not hold, and releases that this program does not have, would only be missed when it loads them.
 fn check_releases(settings: &mut Settings) {
+    let Some(models) = settings.read::<Models>() else { return };
+    let registry = match models.registry() {
+        Ok(registry) => registry,
+        Err(error) => {
+            let at = settings.origin("models.manifests").map_or_else(String::new, Origin::to_string);
+            settings.mistake(at, error.to_string());
+            return;
+        }
+    };
     let Some(releases) = settings.peek::<Vec<String>>("worker.releases") else { return };
-    let registry = Registry::bundled();
-    let known: Vec<String> = registry.present().map(|release| release.name.clone()).collect();
+    let pulls = settings.peek::<bool>("worker.pull") == Some(true);
     let at = settings.origin("worker.releases").map_or_else(String::new, Origin::to_string);
-    for name in releases.iter().filter(|name| !known.contains(name)) {
-        let what = match did_you_mean(name, known.iter().cloned()) {
-            Some(meant) => format!("there is no release {name}; did you mean {meant}?"),
-            None => format!("there is no release {name}; there are {}", known.join(", ")),
+    for name in &releases {
+        let missing = match registry.get(name) {
+            Ok(manifest) if pulls || registry.is_present(manifest) => continue,
+            Ok(_) => format!("the weights of {name} are missing: `kraftr model pull {name}`, or --pull"),
+            Err(ModelError::UnknownRelease { meant: Some(meant), .. }) => {
+                format!("there is no release {name}; did you mean {meant}?")
+            }
+            Err(error) => error.to_string(),
         };
-        settings.mistake(at.clone(), what);
+        settings.mistake(at.clone(), missing);
     }
 }

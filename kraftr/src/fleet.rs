@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kraftr_models::Registry;
+use kraftr_models::ModelError;
 use kraftr_protocol::{ApiKeyId, Clock, Credits, Ids, OrgId, WorkerId};
 use kraftr_provenance::KeyRing;
 use kraftr_scheduler::blobs::directory::DirectoryBlobs;
@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::config::concerns::Models;
 use crate::data_dir::{DataDir, DataDirError, Owned};
 
 /// The one pool of an embedded fleet.
@@ -53,6 +54,9 @@ pub enum FleetError {
     /// The scheduler ended with an error.
     #[error("the scheduler: {0}")]
     Scheduler(#[from] SchedulerError),
+    /// The releases cannot be read.
+    #[error(transparent)]
+    Models(#[from] ModelError),
     /// A part panicked; its message is on standard error.
     #[error("a part of the fleet crashed: {0}")]
     Crashed(#[from] JoinError),
@@ -65,6 +69,8 @@ pub struct FleetConfig {
     pub listen: SocketAddr,
     /// Accept webhooks to private addresses and over plain HTTP.
     pub allow_private_webhooks: bool,
+    /// The releases that it offers and renders.
+    pub models: Models,
 }
 
 /// A running fleet. Dropping it stops it without waiting; [`Fleet::stop`] waits.
@@ -96,7 +102,7 @@ impl Fleet {
         let url = format!("http://{}", listener.local_addr().map_err(failed)?);
 
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(Bounds::default()));
-        let registry = Arc::new(Registry::bundled());
+        let registry = Arc::new(config.models.registry()?);
         let mut secret = [0; 32];
         ids.fill(&mut secret);
         let blobs = Arc::new(DirectoryBlobs::new(data_dir.blobs(), url.clone(), secret, clock.clone())?);

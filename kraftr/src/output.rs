@@ -43,6 +43,72 @@ pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
     Ok(())
 }
 
+/// How many bytes are done: a bar where somebody watches a terminal, else a line every tenth.
+pub struct Bytes {
+    label: String,
+    bar: Option<ProgressBar>,
+    done: u64,
+    all: u64,
+    last_line: u64,
+}
+
+impl Bytes {
+    /// A display on standard error of `all` bytes.
+    pub fn new(label: &str, all: u64) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let template = "{prefix} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left {msg}";
+            let style = ProgressStyle::with_template(template)
+                .expect("the template is well formed")
+                .progress_chars("=> ");
+            ProgressBar::new(all).with_style(style).with_prefix(label.to_owned())
+        });
+        Self { label: label.to_owned(), bar, done: 0, all, last_line: 0 }
+    }
+
+    /// So many more are done.
+    pub fn add(&mut self, bytes: u64) {
+        self.show(self.done + bytes);
+    }
+
+    /// So many are done in all.
+    pub fn set(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            // What was there before says nothing about how fast it goes.
+            bar.reset_eta();
+        }
+        self.last_line = bytes;
+        self.show(bytes);
+    }
+
+    /// Something else than bytes happened.
+    pub fn say(&self, what: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(what.to_owned()),
+            None => note(format_args!("{}: {what}", self.label)).unwrap_or_default(),
+        }
+    }
+
+    /// Takes the display away.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn show(&mut self, done: u64) {
+        self.done = done;
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            // Files of a few megabytes take no time worth a line.
+            None if self.all > 64 << 20 && done >= self.last_line + self.all / 10 => {
+                self.last_line = done;
+                self.say(&format!("{} of {} MB", done / 1_000_000, self.all / 1_000_000));
+            }
+            None => {}
+        }
+    }
+}
+
 /// How far a render is: a bar where somebody watches a terminal, else a line now and then.
 pub struct Progress {
     label: String,

@@ -14,6 +14,7 @@ pub mod config;
 mod engine;
 mod lease;
 mod pipeline;
+pub mod pull;
 mod retry;
 mod worker;
 

@@ -33,7 +33,7 @@ fn examine(sources: &Sources, role: Option<Role>) -> (Settings, Vec<Shown>) {
     match role {
         Some(Role::Scheduler) => drop(SchedulerConfig::read(&mut settings)),
         Some(Role::Worker) => drop(WorkerConfig::read(&mut settings)),
-        Some(Role::Admin) | None => {}
+        Some(Role::Admin | Role::Model) | None => {}
     }
     (settings, shown)
 }

@@ -11,6 +11,7 @@ use kraftr_provenance::{KeyRing, detect};
 use crate::cli::DemoArgs;
 use crate::client::{Balance, Client, Happening, Render, RenderRequest};
 use crate::commands::{Outcome, decode, read_file, stop_signal};
+use crate::config::concerns::Models;
 use crate::data_dir::{DataDir, write_atomically};
 use crate::fleet::{Fleet, FleetConfig};
 use crate::output::{self, Progress};
@@ -40,7 +41,11 @@ pub async fn run(args: DemoArgs) -> Result<Outcome> {
         Some(path) => DataDir::create(path)?,
         None => DataDir::create(&fresh_directory()?)?,
     };
-    let config = FleetConfig { listen: ([127, 0, 0, 1], 0).into(), allow_private_webhooks: false };
+    let config = FleetConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        allow_private_webhooks: false,
+        models: Models::bundled(),
+    };
     let mut fleet = Fleet::start(data_dir.clone(), config).await?;
 
     let org = fleet.create_org("demo", WELCOME).await?;

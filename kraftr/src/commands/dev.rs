@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cli::DevArgs;
 use crate::commands::{Outcome, ReadyFile, default_release, stop_signal};
+use crate::config::concerns::Models;
 use crate::data_dir::{DataDir, write_atomically};
 use crate::fleet::{Fleet, FleetConfig};
 use crate::output;
@@ -31,7 +32,9 @@ pub async fn run(args: DevArgs) -> Result<Outcome> {
     let ready_file = ReadyFile::at(args.ready_file.as_deref())?;
     let stop = stop_signal()?;
     let data_dir = DataDir::create(&args.data_dir)?;
-    let config = FleetConfig { listen: args.listen, allow_private_webhooks: args.allow_private_webhooks };
+    let models = Models::load(&args.flags.sources())?;
+    let config =
+        FleetConfig { listen: args.listen, allow_private_webhooks: args.allow_private_webhooks, models };
     let mut fleet = Fleet::start(data_dir.clone(), config).await?;
     let key = first_key(&fleet, &data_dir).await?;
     write_samples(&data_dir)?;

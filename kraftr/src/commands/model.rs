@@ -1,46 +1,119 @@
-//! `kraftr model`: what can be rendered with, and proof that it is what it claims to be.
+//! `kraftr model`: what can be rendered with, where it comes from, and proof that it is what it claims to be.
 
-use anyhow::Result;
-use kraftr_models::{Registry, parity};
-use kraftr_protocol::Quality;
+mod bench;
+mod compare;
+pub(crate) mod pull;
+mod show;
 
-use crate::cli::ModelCommand;
-use crate::commands::Outcome;
-use crate::output;
+use std::fs;
+
+use anyhow::{Context, Result};
+use kraftr_models::{CheckReport, Golden, Inputs, Registry, bundled, parity};
+use kraftr_protocol::GarmentPhoto;
+
+use crate::cli::{ModelArgs, ModelCommand};
+use crate::commands::{Outcome, decode};
+use crate::config::concerns::Models;
+use crate::data_dir::write_atomically;
+use crate::output::{self, Bytes};
 
 /// Runs the command.
-pub fn run(command: ModelCommand) -> Result<Outcome> {
-    match command {
-        ModelCommand::Parity { fixture } => {
-            let report = parity::check(&fixture)?;
-            output::json(&report)?;
-            Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault })
-        }
-        ModelCommand::List => {
-            list()?;
-            Ok(Outcome::Done)
-        }
+pub async fn run(args: ModelArgs) -> Result<Outcome> {
+    let sources = args.flags.sources();
+    if let ModelCommand::Parity { fixture } = &args.command {
+        let report = parity::check(fixture)?;
+        output::json(&report)?;
+        return Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault });
     }
+    let models = Models::load(&sources)?;
+    let registry = models.registry()?;
+    match args.command {
+        ModelCommand::List { json } => show::list(&registry, json)?,
+        ModelCommand::Show { release, json } => show::show(&registry, &release, json)?,
+        ModelCommand::Pull { releases, all, from } => {
+            pull::run(&registry, &releases, all, from, &sources.environment).await?;
+        }
+        ModelCommand::Check { release, json } => return check(&registry, &release, json),
+        ModelCommand::Bench(args) => bench::run(&registry, &args)?,
+        ModelCommand::Compare(args) => compare::run(&registry, &args)?,
+        ModelCommand::Init { release, seed } => init(&models, &registry, &release, seed)?,
+        ModelCommand::Parity { .. } => {}
+    }
+    Ok(Outcome::Done)
 }
 
-fn list() -> Result<()> {
-    let mut rows = vec![["RELEASE", "PIXELS", "STEPS", "CREDITS", "TITLE"].map(str::to_owned).to_vec()];
-    let registry = Registry::bundled();
-    for manifest in registry.manifests() {
-        let [width, height] = manifest.output_size();
-        rows.push(vec![
-            manifest.name.clone(),
-            format!("{width}x{height}"),
-            manifest.defaults.steps[&Quality::Balanced].to_string(),
-            manifest.price.to_string(),
-            manifest.title.clone(),
-        ]);
+fn check(registry: &Registry, release: &str, json: bool) -> Result<Outcome> {
+    let manifest = registry.get(release)?;
+    let mut bar = Bytes::new("hashing", manifest.files.iter().map(|file| file.bytes).sum());
+    let report = registry.check(release, |bytes| bar.add(bytes))?;
+    bar.finish();
+    if json {
+        output::json(&report)?;
+    } else {
+        print_check(&report)?;
     }
-    output::table(&rows)?;
-    for manifest in registry.manifests() {
-        if let Some(caution) = &manifest.caution {
-            output::line(format_args!("{}: {caution}", manifest.name))?;
+    Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault })
+}
+
+fn print_check(report: &CheckReport) -> Result<()> {
+    for file in &report.files {
+        let verdict = file.problem.as_deref().unwrap_or("has its length and SHA-256");
+        output::line(format_args!("{:<15} {} {verdict}", file.role, file.name))?;
+    }
+    for contract in &report.contracts {
+        let verdict = match &contract.mismatch {
+            None => format!("holds its {} tensors, {} numbers", contract.tensors, contract.parameters),
+            Some(mismatch) => format!("does not fit the configuration: {mismatch}"),
+        };
+        output::line(format_args!("{:<15} {verdict}", contract.role))?;
+    }
+    let golden = match &report.golden {
+        Golden::NotNamed => "the manifest names no golden file: outputs are not proven".to_owned(),
+        Golden::NotCompared { why } => format!("outputs are not compared: {why}"),
+        Golden::Compared(parity) => {
+            let worst = parity.checks.iter().map(|check| check.rel_err).fold(0.0, f64::max);
+            let verdict = if parity.ok { "as recorded" } else { "NOT as recorded" };
+            format!("{} outputs are {verdict}; the worst relative error is {worst:.1e}", parity.checks.len())
         }
-    }
+    };
+    output::line(format_args!("{:<15} {golden}", "golden"))?;
+    output::line(format_args!("{} is {}", report.release, if report.ok { "right" } else { "WRONG" }))?;
     Ok(())
+}
+
+fn init(models: &Models, registry: &Registry, release: &str, seed: u64) -> Result<()> {
+    let weights = models.weights.as_ref().context("name a folder for them with --weights")?.path();
+    let manifests =
+        models.manifests.as_ref().context("name a folder for the manifest with --manifests")?.path();
+    let mut bar = None;
+    let random = registry.init(release, weights, seed, |bytes, all| {
+        bar.get_or_insert_with(|| Bytes::new("writing", all)).add(bytes);
+    })?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    fs::create_dir_all(manifests).with_context(|| manifests.display().to_string())?;
+    let path = manifests.join(format!("{}.toml", random.name));
+    let text = format!("# Written by `kraftr model init {release} --seed {seed}`.\n{}", random.to_toml());
+    write_atomically(&path, text.as_bytes())?;
+    for file in &random.files {
+        output::line(format_args!(
+            "{}  {} bytes  sha256 {}",
+            weights.join(&file.name).display(),
+            file.bytes,
+            file.sha256
+        ))?;
+    }
+    output::line(path.display())?;
+    Ok(())
+}
+
+/// What a release is measured with unless inputs are named: the bundled sample.
+fn sample_inputs() -> Result<Inputs> {
+    Ok(Inputs {
+        person: decode(bundled::SAMPLE_PERSON)?,
+        garment: decode(bundled::SAMPLE_GARMENT)?,
+        category: bundled::SAMPLE_CATEGORY,
+        garment_photo: GarmentPhoto::FlatLay,
+    })
 }

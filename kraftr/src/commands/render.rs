@@ -13,13 +13,14 @@ use kraftr_scheduler::clock::SystemIds;
 
 use crate::cli::RenderArgs;
 use crate::commands::{Outcome, decode, default_release, encoding, format_of, read_picture};
+use crate::config::concerns::Models;
 use crate::data_dir::write_atomically;
 use crate::output::{self, Progress};
 
 /// Runs the command.
 pub fn run(args: &RenderArgs) -> Result<Outcome> {
     let encoding = encoding(format_of(&args.out)?);
-    let registry = Registry::bundled();
+    let registry = Models::load(&args.flags.sources())?.registry()?;
     let manifest = match &args.model {
         Some(name) => registry.manifests().find(|manifest| manifest.name == *name),
         None => default_release(&registry),

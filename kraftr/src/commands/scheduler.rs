@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kraftr_models::Registry;
+use kraftr_protocol::ReleaseManifest;
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
 use kraftr_scheduler::{Config, Parts, Scheduler, SchedulerError};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::SchedulerArgs;
 use crate::commands::{Outcome, ReadyFile, stop_signal};
 use crate::config::SchedulerConfig;
-use crate::config::concerns::Dispatch;
+use crate::config::concerns::{Dispatch, Models};
 use crate::connect::Services;
 use crate::logging;
 
@@ -55,7 +55,7 @@ pub async fn run(args: SchedulerArgs, log: Option<String>) -> Result<Outcome> {
             blobs,
             directory: None,
             transport: broker.clone(),
-            catalog: catalog(&config.dispatch),
+            catalog: catalog(&config.dispatch, &config.models)?,
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
         },
@@ -95,11 +95,13 @@ async fn until_stopped(
     ended.context("the scheduler crashed")?.context("the scheduler ended by itself")
 }
 
-/// What is compiled in; the empty model only where it was asked for.
-fn catalog(config: &Dispatch) -> Catalog {
-    let registry = Registry::bundled();
-    let catalog = Catalog::new(registry.present().cloned().collect());
-    if config.offer_noop { catalog.with_noop(registry.present()) } else { catalog }
+/// The releases whose weights are there, or all of them where the weights are the workers' business; the empty model
+/// only where it was asked for.
+fn catalog(config: &Dispatch, models: &Models) -> Result<Catalog> {
+    let registry = models.registry()?;
+    let is_offered = |manifest: &&ReleaseManifest| models.weights.is_none() || registry.is_present(manifest);
+    let catalog = Catalog::new(registry.manifests().filter(is_offered).cloned().collect());
+    Ok(if config.offer_noop { catalog.with_noop(registry.present()) } else { catalog })
 }
 
 fn bind(address: SocketAddr) -> Result<(TcpSocket, SocketAddr)> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use kraftr_models::Registry;
 use kraftr_protocol::{Clock, Ids, WorkerId};
 use kraftr_provenance::KeyRing;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use crate::cli::WorkerArgs;
 use crate::commands::config::DEVELOPMENT_KEY;
+use crate::commands::model::pull;
 use crate::commands::{Outcome, ReadyFile, stop_signal};
 use crate::config::WorkerConfig;
 use crate::connect;
@@ -25,7 +25,8 @@ struct Ready {
 
 /// Takes renders until it is asked to stop or told to drain.
 pub async fn run(args: WorkerArgs, log: Option<String>) -> Result<Outcome> {
-    let config = WorkerConfig::load(&args.flags.sources().with("log", log))?;
+    let sources = args.flags.sources().with("log", log);
+    let config = WorkerConfig::load(&sources)?;
     logging::start(config.process.log.as_str())?;
     let ready_file = ReadyFile::at(args.ready_file.as_deref())?;
     let stop = stop_signal()?;
@@ -36,13 +37,22 @@ pub async fn run(args: WorkerArgs, log: Option<String>) -> Result<Outcome> {
         KeyRing::development()
     };
 
+    let registry = config.models.registry()?;
+    if config.worker.pull {
+        let pulled = pull::missing(&registry, config.worker.releases.as_deref(), &sources.environment);
+        tokio::select! {
+            pulled = pulled => pulled?,
+            () = stop.cancelled() => return Ok(Outcome::Done),
+        }
+    }
+
     let broker = tokio::select! {
         broker = connect::reach_broker(&config.amqp, config.startup.patience) => broker?,
         () = stop.cancelled() => return Ok(Outcome::Done),
     };
     let id = WorkerId(SystemIds.uuid(SystemClock.now()));
     let told = told(id, &config);
-    let mut worker = Worker::new(told, broker.clone(), Arc::new(Registry::bundled()), keys)?;
+    let mut worker = Worker::new(told, broker.clone(), Arc::new(registry), keys)?;
     let ready = worker.ready();
     let mut working = tokio::spawn(worker.run(stop));
     let ended = tokio::select! {

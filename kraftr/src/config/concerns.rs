@@ -7,7 +7,7 @@ use std::time::Duration;
 use kraftr_scheduler::blobs::s3::Encryption;
 
 use super::field::{Concern, Field, concern};
-use super::value::{AmqpUrl, DatabaseUrl, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
+use super::value::{AmqpUrl, DatabaseUrl, Folder, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
 
 concern! {
     /// What every process does.
@@ -93,6 +93,17 @@ concern! {
 }
 
 concern! {
+    /// The releases, and where their weights lie.
+    pub struct Models = "models", read by [Scheduler Worker Model] {
+        /// The folder of manifests: every `*.toml` in it is a release beside those that are compiled in.
+        manifests: Option<Folder>, flag "manifests";
+        /// The folder of weights, under the names that manifests give them. A scheduler that has none offers every
+        /// release: the weights are where the workers are.
+        weights: Option<Folder>, flag "weights";
+    }
+}
+
+concern! {
     /// One worker.
     pub struct Worker = "worker", read by [Worker] {
         /// Its pool: workers of one hardware class.
@@ -103,6 +114,8 @@ concern! {
         slots: Within<1, 256> = "2", flag "slots";
         /// Releases it loads and takes renders for; without any, every release whose weights are there.
         releases: Option<Vec<String>>, flag "releases";
+        /// Pull the weights of `releases` that are missing before it starts; see `kraftr model pull`.
+        pull: bool = "false", flag "pull";
         /// How long running renders may go on once it drains; then they are handed back.
         grace: Duration = "20s", flag "grace";
         /// Samples in one forward pass.
@@ -137,6 +150,7 @@ pub const SECTIONS: &[Section] = &[
     section::<Amqp>(),
     section::<S3>(),
     section::<Dispatch>(),
+    section::<Models>(),
     section::<Worker>(),
     section::<Watermark>(),
 ];

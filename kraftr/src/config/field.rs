@@ -15,6 +15,9 @@ pub enum Role {
     /// `kraftr admin`: nothing is required, and what a command needs it asks for itself.
     #[value(skip)]
     Admin,
+    /// `kraftr model`, `kraftr render` and `kraftr dev`: nothing is required.
+    #[value(skip)]
+    Model,
 }
 
 impl fmt::Display for Role {
@@ -23,6 +26,7 @@ impl fmt::Display for Role {
             Self::Scheduler => "scheduler",
             Self::Worker => "worker",
             Self::Admin => "admin",
+            Self::Model => "model",
         })
     }
 }

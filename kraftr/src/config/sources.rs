@@ -62,6 +62,9 @@ pub enum ForWorker {}
 /// `kraftr admin`.
 #[derive(Debug, Clone, Copy)]
 pub enum ForAdmin {}
+/// `kraftr model`, `kraftr render` and `kraftr dev`.
+#[derive(Debug, Clone, Copy)]
+pub enum ForModel {}
 
 impl Reader for ForScheduler {
     const ROLE: Role = Role::Scheduler;
@@ -71,6 +74,9 @@ impl Reader for ForWorker {
 }
 impl Reader for ForAdmin {
     const ROLE: Role = Role::Admin;
+}
+impl Reader for ForModel {
+    const ROLE: Role = Role::Model;
 }
 
 /// The flags of a role, made from the declarations of its fields, and `--config`.
@@ -126,7 +132,7 @@ fn argument(field: &'static Field, flag: &'static str) -> Arg {
 
 impl<R: Reader> clap::Args for Flags<R> {
     fn augment_args(command: Command) -> Command {
-        let global = R::ROLE == Role::Admin;
+        let global = matches!(R::ROLE, Role::Admin | Role::Model);
         let arguments = flags_of(R::ROLE).map(|(field, flag)| argument(field, flag));
         command.args(std::iter::once(config_argument()).chain(arguments).map(|arg| arg.global(global)))
     }

@@ -1,0 +1,87 @@
+//! `kraftr model pull`: files of releases into the weights folder.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use kraftr_models::Registry;
+use kraftr_protocol::ReleaseManifest;
+use kraftr_protocol::manifest::ManifestFile;
+use kraftr_scheduler::clock::SystemClock;
+use kraftr_worker::pull::{Progress, Pulled, Puller};
+
+use crate::config::pulling;
+use crate::output::{self, Bytes};
+
+/// Fetches what the named releases need, or what every release needs that says where it is.
+pub(super) async fn run(
+    registry: &Registry,
+    releases: &[String],
+    all: bool,
+    from: Option<PathBuf>,
+    environment: &[(OsString, OsString)],
+) -> Result<()> {
+    let manifests: Vec<&ReleaseManifest> = if all {
+        registry.manifests().collect()
+    } else {
+        releases.iter().map(|name| registry.get(name).map(AsRef::as_ref)).collect::<Result<_, _>>()?
+    };
+    let anywhere = from.is_some();
+    let puller = Puller::new(pulling::settings(environment, from), Arc::new(SystemClock))?;
+    let mut refused = Vec::new();
+    for manifest in manifests {
+        let fetchable = |file: &&ManifestFile| !all || anywhere || file.source.is_some();
+        for file in manifest.files.iter().filter(fetchable) {
+            match pull(&puller, registry, file).await {
+                Ok(how) => output::line(format_args!("{}  {how}", file.name))?,
+                // The others may work.
+                Err(error) => refused.push(format!("{error:#}")),
+            }
+        }
+        if manifest.files.is_empty() {
+            output::line(format_args!("{} needs no files", manifest.name))?;
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { bail!(refused.join("\n")) }
+}
+
+/// Fetches what the releases of a worker need to be loaded; every release that names its sources where none is named.
+pub(crate) async fn missing(
+    registry: &Registry,
+    releases: Option<&[String]>,
+    environment: &[(OsString, OsString)],
+) -> Result<()> {
+    let puller = Puller::new(pulling::settings(environment, None), Arc::new(SystemClock))?;
+    let named = |manifest: &ReleaseManifest| match releases {
+        Some(releases) => releases.contains(&manifest.name),
+        None => manifest.files.iter().all(|file| file.source.is_some() || !file.is_needed_to_load()),
+    };
+    for manifest in registry.manifests().filter(|manifest| named(manifest)) {
+        for file in manifest.files.iter().filter(|file| file.is_needed_to_load()) {
+            pull(&puller, registry, file).await.with_context(|| manifest.name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+async fn pull(puller: &Puller, registry: &Registry, file: &ManifestFile) -> Result<&'static str> {
+    if registry.place(file) == kraftr_models::Place::CompiledIn {
+        return Ok("is compiled in");
+    }
+    let folder: &Path = registry.weights_folder().context("name a folder for the weights with --weights")?;
+    let mut bar = Bytes::new(&file.name, file.bytes);
+    let pulled = puller
+        .pull(file, folder, &mut |progress| match progress {
+            Progress::Waiting => bar.say("somebody else is pulling it: waiting"),
+            Progress::Resumed(bytes) => bar.set(bytes),
+            Progress::Bytes(bytes) => bar.add(bytes),
+            Progress::Restarted => bar.set(0),
+        })
+        .await;
+    bar.finish();
+    Ok(match pulled? {
+        Pulled::WasThere => "was there",
+        Pulled::Fetched => "pulled, and its SHA-256 is right",
+    })
+}
