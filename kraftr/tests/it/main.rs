@@ -12,6 +12,7 @@ mod faults;
 mod full_disk;
 mod kill;
 mod layers;
+mod model;
 mod program;
 mod proxy;
 mod soak;

@@ -66,6 +66,13 @@ impl Dev {
         Self::spawn_as(kraftr(), directory)
     }
 
+    /// The same with releases of its own.
+    pub(crate) fn spawn_with_models(directory: &Path, manifests: &Path, weights: &Path) -> Self {
+        let mut program = kraftr();
+        program.env("KRAFTR_MODELS_MANIFESTS", manifests).env("KRAFTR_MODELS_WEIGHTS", weights);
+        Self::spawn_as(program, directory)
+    }
+
     /// The same where none of its files may have more than that many blocks of 1,024 bytes. A write beyond that
     /// is an error, as on a full disk, and not the signal that it is otherwise.
     pub(crate) fn spawn_with_files_of(directory: &Path, blocks_max: u32) -> Self {

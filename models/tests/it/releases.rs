@@ -1,6 +1,7 @@
 //! Manifests and the registry: what is compiled in, what is found, what is refused.
 
 use std::fs;
+use std::path::Path;
 
 use kraftr_models::{Device, Golden, Inputs, ModelError, Registry, RgbImage, Sampling, bundled};
 use kraftr_protocol::{Category, Digest, FailureCode, GarmentPhoto};
@@ -227,6 +228,15 @@ fn a_manifest_is_all_that_another_configuration_takes() {
     assert_eq!(picture.dimensions(), (64, 96));
     let levels: std::collections::BTreeSet<u8> = picture.as_raw().iter().copied().collect();
     assert!(levels.len() > 100, "random weights keep activations in range: {} levels", levels.len());
+}
+
+#[test]
+fn the_example_is_the_published_network() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples");
+    let registry = Registry::open(Some(&examples), None).unwrap();
+    let sampling = Sampling { steps: 30, guidance: 1.5, seed: 0 };
+    let (pass, passes) = registry.arithmetic("fashn-vton-1.5", &sampling).unwrap().unwrap();
+    assert!((pass.pass_flops() * f64::from(passes) / 1e12 - 779.0).abs() < 1.0);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod delivery;
+mod hub;
 mod lifecycle;
 mod objects;
+mod pull;
 mod scheduler;
 mod stopping;

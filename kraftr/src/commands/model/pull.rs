@@ -31,7 +31,10 @@ pub(super) async fn run(
     let puller = Puller::new(pulling::settings(environment, from), Arc::new(SystemClock))?;
     let mut refused = Vec::new();
     for manifest in manifests {
-        let fetchable = |file: &&ManifestFile| !all || anywhere || file.source.is_some();
+        // What only proves a release need not be anywhere, unlike what it is loaded from.
+        let fetchable = |file: &&ManifestFile| {
+            anywhere || file.source.is_some() || (!all && file.is_needed_to_load())
+        };
         for file in manifest.files.iter().filter(fetchable) {
             match pull(&puller, registry, file).await {
                 Ok(how) => output::line(format_args!("{}  {how}", file.name))?,
