@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-/// Work of one forward pass of one sample. A multiplication with its addition counts as 2.
+/// Work of one image, as the reference algorithm does it. A multiplication with its addition counts as 2.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Arithmetic {
-    /// Part by part.
+    /// Forward passes of one sample; a step with guidance is two.
+    pub passes: u32,
+    /// One pass, part by part.
     pub parts: Vec<Part>,
 }
 
@@ -21,6 +23,11 @@ pub struct Part {
 }
 
 impl Arithmetic {
+    /// Work of one image in all.
+    pub fn image_flops(&self) -> f64 {
+        f64::from(self.passes) * self.pass_flops()
+    }
+
     /// Work of one pass in all.
     pub fn pass_flops(&self) -> f64 {
         self.parts.iter().map(|part| part.matmul_flops + part.attention_flops).sum()

@@ -60,7 +60,7 @@ pub enum ModelError {
         /// Name of the file.
         file: String,
         /// Every difference.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
     /// A weights file in another format, or a damaged one.
     #[error("{file} is no safetensors file: {reason}")]

@@ -204,13 +204,8 @@ impl Registry {
         Ok(model)
     }
 
-    /// What one pass of a release's network computes, and how many passes an image takes that is sampled like that;
-    /// none for what has no network.
-    pub fn arithmetic(
-        &self,
-        release: &str,
-        sampling: &Sampling,
-    ) -> Result<Option<(Arithmetic, u32)>, ModelError> {
+    /// What an image costs that is sampled like that; none for what has no network.
+    pub fn arithmetic(&self, release: &str, sampling: &Sampling) -> Result<Option<Arithmetic>, ModelError> {
         let manifest = self.get(release)?;
         Kind::of(manifest)?.arithmetic(manifest, sampling)
     }

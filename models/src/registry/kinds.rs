@@ -25,7 +25,7 @@ pub(super) struct Kind {
     name: &'static str,
     task: Task,
     contracts: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
-    arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<(Arithmetic, u32)>, ModelError>,
+    arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<Arithmetic>, ModelError>,
     build: fn(&Files<'_>, &Device, Precision) -> Result<Model, ModelError>,
 }
 
@@ -37,7 +37,7 @@ const KINDS: &[Kind] = &[
         contracts: |manifest| Ok(vec![("weights", Config::of(manifest)?.0.contract())]),
         arithmetic: |manifest, sampling| {
             let (network, sampler) = Config::of(manifest)?;
-            Ok(Some((network.arithmetic(), sampler.passes(sampling.steps, sampling.guidance))))
+            Ok(Some(network.arithmetic(sampler.passes(sampling.steps, sampling.guidance))))
         },
         build: |files, device, precision| {
             let weights = files.weights("weights")?;
@@ -87,12 +87,12 @@ impl Kind {
         (self.contracts)(manifest)
     }
 
-    /// Work of one pass, and passes of one image.
+    /// Work of one image.
     pub(super) fn arithmetic(
         &self,
         manifest: &ReleaseManifest,
         sampling: &Sampling,
-    ) -> Result<Option<(Arithmetic, u32)>, ModelError> {
+    ) -> Result<Option<Arithmetic>, ModelError> {
         (self.arithmetic)(manifest, sampling)
     }
 

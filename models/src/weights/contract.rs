@@ -54,10 +54,9 @@ impl Mismatch {
         let mut mismatch = Self::default();
         for Expected { name, shape, used } in expected {
             match found.remove(name.as_str()) {
+                Some((actual, Dtype::F32 | Dtype::F16 | Dtype::BF16)) if actual == shape => {}
                 Some((actual, dtype)) if actual == shape => {
-                    if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                        mismatch.mistyped.push(format!("{name} ({dtype})"));
-                    }
+                    mismatch.mistyped.push(format!("{name} ({dtype})"));
                 }
                 Some((actual, _)) => mismatch.misshaped.push(Misshaped {
                     name: name.clone(),

@@ -106,7 +106,7 @@ impl<W: Write> Hashed<W> {
 /// Middle and reach of a tensor's uniform numbers.
 fn range(tensor: &Expected) -> (f32, f32) {
     match tensor.shape.as_slice() {
-        [_] if tensor.name.ends_with(".scale") => (1.0, 0.1),
+        [_] if tensor.name.rsplit('.').next() == Some("scale") => (1.0, 0.1),
         [_] => (0.0, 0.02),
         shape => {
             let fan_in: usize = shape[1..].iter().product();

@@ -92,7 +92,7 @@ impl Weights {
         let file = self.tensors()?;
         let mismatch = self.compare(&file, expected);
         if !mismatch.is_empty() {
-            return Err(ModelError::Contract { file: self.name.clone(), mismatch });
+            return Err(ModelError::Contract { file: self.name.clone(), mismatch: Box::new(mismatch) });
         }
         Ok(Tensors { file, prefix: self.prefix, device: device.clone(), dtype: precision.dtype() })
     }

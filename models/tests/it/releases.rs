@@ -235,8 +235,8 @@ fn the_example_is_the_published_network() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples");
     let registry = Registry::open(Some(&examples), None).unwrap();
     let sampling = Sampling { steps: 30, guidance: 1.5, seed: 0 };
-    let (pass, passes) = registry.arithmetic("fashn-vton-1.5", &sampling).unwrap().unwrap();
-    assert!((pass.pass_flops() * f64::from(passes) / 1e12 - 779.0).abs() < 1.0);
+    let arithmetic = registry.arithmetic("fashn-vton-1.5", &sampling).unwrap().unwrap();
+    assert!((arithmetic.image_flops() / 1e12 - 779.0).abs() < 1.0);
 }
 
 #[test]

@@ -124,6 +124,10 @@ macro_rules! readable_words {
 
 pub(super) use readable_words;
 
+/// A value was wrong, and that has been noted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wrong;
+
 /// One table of the document. Keys that nobody asked for by the time it is [finished](Self::finish) are mistakes.
 pub(super) struct Table<'a> {
     /// Its name with a dot behind it, or nothing for the document itself.
@@ -157,27 +161,47 @@ impl<'a> Table<'a> {
             self.missing(key, &T::expected());
             return None;
         }
-        self.optional(key, rule, must).flatten()
+        self.optional(key, rule, must).ok().flatten()
     }
 
-    /// A value that may be left out: `Some(None)` when it is, `None` when it is wrong.
+    /// Text that must be there and of which `rule` holds.
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        rule: impl Fn(&str) -> bool,
+        must: &str,
+    ) -> Option<String> {
+        self.checked(key, |text: &String| rule(text), must)
+    }
+
+    /// Text that may be left out.
+    pub(super) fn optional_text(
+        &mut self,
+        key: &'static str,
+        rule: impl Fn(&str) -> bool,
+        must: &str,
+    ) -> Result<Option<String>, Wrong> {
+        self.optional(key, |text: &String| rule(text), must)
+    }
+
+    /// A value that may be left out.
     pub(super) fn optional<T: Readable>(
         &mut self,
         key: &'static str,
         rule: impl Fn(&T) -> bool,
         must: &str,
-    ) -> Option<Option<T>> {
+    ) -> Result<Option<T>, Wrong> {
         self.known.push(key);
-        let Some(value) = self.entries.get(key) else { return Some(None) };
+        let Some(value) = self.entries.get(key) else { return Ok(None) };
         let Some(read) = T::read(value.get_ref()) else {
             self.wrong(key, value.span(), &format!("must be {}", T::expected()));
-            return None;
+            return Err(Wrong);
         };
         if rule(&read) {
-            return Some(Some(read));
+            return Ok(Some(read));
         }
         self.wrong(key, value.span(), must);
-        None
+        Err(Wrong)
     }
 
     /// A table that must be there.

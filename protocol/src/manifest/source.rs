@@ -58,21 +58,20 @@ impl Source {
             return None;
         }
         let source = if table.has("hub") {
-            let repository = table.checked("hub", is_repository, "must be owner/name");
-            let revision = table.checked(
+            let repository = table.text("hub", is_repository, "must be owner/name");
+            let revision = table.text(
                 "revision",
-                |text: &String| text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit()),
+                |text| text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit()),
                 "must be a commit of 40 hexadecimal digits: branches and tags move, a release does not",
             );
             let path =
-                table.checked("path", is_path, "must be a path in the repository, without .. and leading /");
+                table.text("path", is_path, "must be a path in the repository, without .. and leading /");
             hub(repository, revision, path)
         } else if table.has("s3") {
-            let s3 =
-                table.checked("s3", |s3: &String| bucket_and_key(s3).is_some(), "must be s3://bucket/key");
+            let s3 = table.text("s3", |s3| bucket_and_key(s3).is_some(), "must be s3://bucket/key");
             s3.map(|s3| Self::S3 { s3 })
         } else {
-            let url = table.checked("url", is_url, "must be an http or https URL");
+            let url = table.text("url", is_url, "must be an http or https URL");
             url.map(|url| Self::Url { url })
         };
         table.finish();
@@ -90,7 +89,7 @@ pub fn bucket_and_key(url: &str) -> Option<(&str, &str)> {
     (!bucket.is_empty() && !key.is_empty()).then_some((bucket, key))
 }
 
-fn is_repository(text: &String) -> bool {
+fn is_repository(text: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -99,11 +98,11 @@ fn is_repository(text: &String) -> bool {
     text.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name))
 }
 
-fn is_path(text: &String) -> bool {
+fn is_path(text: &str) -> bool {
     !text.contains(char::is_control) && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-fn is_url(text: &String) -> bool {
+fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty())
         && !text.contains(|c: char| c.is_control() || c == ' ')

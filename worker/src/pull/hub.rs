@@ -87,7 +87,7 @@ pub(super) async fn open(
         // Some mirrors answer GET only; the digest is compared in any case.
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {}
         status if status.is_success() || status.is_redirection() => {
-            is_meant(response.headers(), status, at, file)?
+            is_meant(response.headers(), status, at, file)?;
         }
         _ => return Err(web::refusal(&response)),
     }

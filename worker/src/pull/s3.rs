@@ -14,6 +14,10 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use kraftr_protocol::Timestamp;
 use kraftr_protocol::manifest::bucket_and_key;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What a path spells as `%XX`.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How to reach object stores.
 #[derive(Clone, Default)]
@@ -99,16 +103,7 @@ fn signature(
 
 /// A part of a path as both signature and server spell it: everything but letters, digits and `-._~` as `%XX`.
 pub(super) fn encode(part: &str) -> String {
-    let mut encoded = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.push_str(&format!("{byte:02X}"));
-        }
-    }
-    encoded
+    utf8_percent_encode(part, ENCODED).to_string()
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Client {
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             match location.and_then(|location| url.join(location).ok()) {
                 Some(next) if response.status().is_redirection() && next.origin() == url.origin() => {
-                    url = next
+                    url = next;
                 }
                 _ => return Ok(response),
             }

@@ -161,8 +161,8 @@ fn respond(state: &mut State, request: &Seen) -> (String, Vec<u8>, bool) {
         if let Some(status) = state.head_status.filter(|_| request.method == "HEAD") {
             return (head(&format!("{status} No"), 0, String::new()), Vec::new(), false);
         }
-        let headers: String =
-            state.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers = state.headers.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]);
+        let headers: String = headers.collect();
         let more = format!("{headers}location: {}\r\n", state.cdn);
         return (head("302 Found", 0, more), Vec::new(), false);
     }

@@ -36,10 +36,10 @@ struct Report {
     /// That work by the time that all steps took.
     #[serde(skip_serializing_if = "Option::is_none")]
     achieved_flops_per_s: Option<f64>,
-    /// One pass of one sample, part by part.
+    /// The same, part by part.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pass: Option<Arithmetic>,
-    /// Most memory that the process had (VmHWM; pages of mapped weights count), where the system tells.
+    arithmetic: Option<Arithmetic>,
+    /// Most memory that the process had (`VmHWM`; pages of mapped weights count), where the system tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_bytes: Option<u64>,
 }
@@ -81,7 +81,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     progress.finish();
 
     let arithmetic = registry.arithmetic(&manifest.name, &sampling)?;
-    let work = arithmetic.as_ref().map(|(pass, passes)| pass.pass_flops() * f64::from(*passes));
+    let work = arithmetic.as_ref().map(Arithmetic::image_flops);
     let steps_s: f64 = step_s.iter().sum();
     let report = Report {
         release: manifest.name.clone(),
@@ -96,7 +96,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
         s_per_image: all_s / f64::from(args.samples),
         model_flops_per_image: work,
         achieved_flops_per_s: work.map(|work| work * f64::from(args.samples) / steps_s),
-        pass: arithmetic.map(|(pass, _)| pass),
+        arithmetic,
         peak_memory_bytes: peak_memory(),
     };
     if args.json { Ok(output::json(&report)?) } else { print(&report) }

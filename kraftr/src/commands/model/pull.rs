@@ -32,9 +32,8 @@ pub(super) async fn run(
     let mut refused = Vec::new();
     for manifest in manifests {
         // What only proves a release need not be anywhere, unlike what it is loaded from.
-        let fetchable = |file: &&ManifestFile| {
-            anywhere || file.source.is_some() || (!all && file.is_needed_to_load())
-        };
+        let fetchable =
+            |file: &&ManifestFile| anywhere || file.source.is_some() || (!all && file.is_needed_to_load());
         for file in manifest.files.iter().filter(fetchable) {
             match pull(&puller, registry, file).await {
                 Ok(how) => output::line(format_args!("{}  {how}", file.name))?,
