@@ -7,6 +7,7 @@ pub mod concerns;
 pub mod environment;
 pub mod field;
 mod file;
+pub mod folder;
 pub mod mistake;
 pub mod pulling;
 pub mod reference;
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use kraftr_models::{ModelError, Registry};
 
 use self::concerns::{Amqp, Database, Dispatch, Http, Models, Process, S3, Startup, Watermark, Worker};
-use self::value::Folder;
+use self::folder::Folder;
 pub use field::Role;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::{Scope, Settings, Shown};
@@ -77,6 +78,7 @@ impl SchedulerConfig {
         let (database, amqp) = (settings.read(), settings.read());
         let (s3, dispatch, models) = (settings.read(), settings.read(), settings.read());
         check_public_url(settings);
+        check_manifests(settings);
         Some(Self {
             process: process?,
             startup: startup?,
@@ -102,7 +104,9 @@ impl WorkerConfig {
     pub fn read(settings: &mut Settings) -> Option<Self> {
         let (process, startup, amqp) = (settings.read(), settings.read(), settings.read());
         let (models, worker, watermark) = (settings.read(), settings.read(), settings.read());
-        check_releases(settings);
+        if let Some(registry) = check_manifests(settings) {
+            check_releases(settings, &registry);
+        }
         Some(Self {
             process: process?,
             startup: startup?,
@@ -149,17 +153,20 @@ impl Models {
     }
 }
 
-/// Manifests that do not hold, and releases that this program does not have, would only be missed when it loads them.
-fn check_releases(settings: &mut Settings) {
-    let Some(models) = settings.read::<Models>() else { return };
-    let registry = match models.registry() {
-        Ok(registry) => registry,
+/// The releases, unless a manifest does not hold: then every mistake in it is noted.
+fn check_manifests(settings: &mut Settings) -> Option<Registry> {
+    match settings.read::<Models>()?.registry() {
+        Ok(registry) => Some(registry),
         Err(error) => {
             let at = settings.origin("models.manifests").map_or_else(String::new, Origin::to_string);
             settings.mistake(at, error.to_string());
-            return;
+            None
         }
-    };
+    }
+}
+
+/// A release that this program does not have would only be missed when it is loaded.
+fn check_releases(settings: &mut Settings, registry: &Registry) {
     let Some(releases) = settings.peek::<Vec<String>>("worker.releases") else { return };
     let pulls = settings.peek::<bool>("worker.pull") == Some(true);
     let at = settings.origin("worker.releases").map_or_else(String::new, Origin::to_string);

@@ -312,7 +312,10 @@ impl Puller {
             None => return Err(PullError::NoSource { file: file.name.clone() }),
             Some(Source::Hub(at)) => return self.open_hub(file, at, offset).await,
             Some(Source::S3 { s3 }) => match s3::request(s3, &self.settings.s3, self.clock.now()) {
-                Ok(request) => self.web.get(&request.url, &request.headers, file, offset).await,
+                Ok(request) => {
+                    let opened = self.web.get(&request.url, &request.headers, file, offset).await;
+                    opened.map_err(|trouble| s3::explained(trouble, &self.settings.s3))
+                }
                 Err(why) => Err(Trouble::Final(why)),
             },
             Some(Source::Url { url }) => self.web.get(url, &[], file, offset).await,

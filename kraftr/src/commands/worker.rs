@@ -1,4 +1,5 @@
-//! `kraftr worker`: one worker on the broker. It holds no other credentials, whatever its environment offers.
+//! `kraftr worker`: one worker on the broker. It holds no other credentials, whatever its environment
+//! offers, but those that read weights, and these only when it is told to pull them.
 
 use std::sync::Arc;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use kraftr_scheduler::blobs::s3::Encryption;
 
 use super::field::{Concern, Field, concern};
-use super::value::{AmqpUrl, DatabaseUrl, Folder, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
+use super::folder::Folder;
+use super::value::{AmqpUrl, DatabaseUrl, HttpUrl, LogFilter, Name, Secret, WatermarkKeys, Within};
 
 concern! {
     /// What every process does.

@@ -1,15 +1,19 @@
 //! `kraftr model` as an ML engineer meets it: from a manifest to a picture, without a line of code.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kraftr_models::bundled;
 use kraftr_protocol::Digest;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::program::{Dev, arg, failure_of, kraftr, run, stdout_of};
+use crate::program::{Dev, LOOK_AGAIN, arg, failure_of, kraftr, run, stdout_of};
 
 /// A configuration that nobody has trained.
 const SMALL: &str = r#"
@@ -218,6 +222,13 @@ fn every_mistake_of_every_manifest_stops_a_start_in_words() {
         .output();
     let said = failure_of(&output.unwrap(), 1);
     assert!(said.contains("--manifests: ") && said.contains("did you mean patch_size?"), "{said}");
+    let mut check = kraftr();
+    check.args(["config", "check", "--role", "scheduler"]).env("KRAFTR_MODELS_MANIFESTS", place.manifests());
+    let said = failure_of(&check.current_dir(place.0.path()).output().unwrap(), 1);
+    assert!(
+        said.contains("KRAFTR_MODELS_MANIFESTS: ") && said.contains("did you mean patch_size?"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -249,6 +260,69 @@ fn two_processes_pull_into_one_folder() {
     assert!(fs::read(place.weights().join("big.safetensors")).unwrap() == bytes);
     let said = stdout_of(&place.model(&line));
     assert!(said.contains("was there"), "{said}");
+}
+
+/// A hub that knows one file and a token; returns its address and counts the downloads.
+fn serve(bytes: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let downloads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&downloads);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+            let known = head.to_ascii_lowercase().contains("authorization: bearer hf_test");
+            let status = if known { "200 OK" } else { "401 Unauthorized" };
+            let length = if known { bytes.len() } else { 0 };
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            let stream = stream.get_mut();
+            stream.write_all(answer.as_bytes()).unwrap();
+            if known && head.starts_with("GET") {
+                counted.fetch_add(1, Ordering::SeqCst);
+                // Long enough for another process to come and wait.
+                for piece in bytes.chunks(bytes.len() / 10 + 1) {
+                    std::thread::sleep(LOOK_AGAIN);
+                    stream.write_all(piece).unwrap();
+                }
+            }
+        }
+    });
+    (url, downloads)
+}
+
+#[test]
+fn workers_pull_what_they_miss_and_download_it_once() {
+    let place = Place::new();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    place.shared("big", &bytes);
+    let (hub, downloads) = serve(bytes.clone());
+    let pull = |token: &str| {
+        let mut command = place.command("pull big");
+        command.env("HF_ENDPOINT", &hub).env("HF_TOKEN", token).env("HF_HOME", place.0.path());
+        command.output().unwrap()
+    };
+    let said = failure_of(&pull("hf_other"), 1);
+    assert!(said.contains("shop/small on the hub") && said.contains("token"), "{said}");
+
+    // Each starts by pulling; then there is no broker, which ends it.
+    let worker = || {
+        let mut worker = kraftr();
+        worker.args(["worker", "--pull", "--releases", "big", "--manifests", arg(&place.manifests())]);
+        worker.args(["--weights", arg(&place.weights())]).env("HF_ENDPOINT", &hub).env("HF_TOKEN", "hf_test");
+        worker.env("HF_HOME", place.0.path()).env("KRAFTR_AMQP_URL", "amqp://u@127.0.0.1:1");
+        worker.env("KRAFTR_STARTUP_PATIENCE", "1ms").stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for worker in [worker(), worker()] {
+        let output = worker.wait_with_output().unwrap();
+        let said = failure_of(&output, 1);
+        assert!(said.contains("the broker amqp://u@127.0.0.1:1 is missing"), "{said}");
+    }
+    assert!(fs::read(place.weights().join("big.safetensors")).unwrap() == bytes);
+    assert_eq!(downloads.load(Ordering::SeqCst), 1);
+    assert!(stdout_of(&pull("hf_test")).contains("was there"));
 }
 
 /// Works for every user, also where no disk can be mounted.

@@ -16,6 +16,8 @@ use kraftr_protocol::Timestamp;
 use kraftr_protocol::manifest::bucket_and_key;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::Trouble;
+
 /// What a path spells as `%XX`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -71,6 +73,20 @@ pub(super) fn request(s3: &str, settings: &S3Settings, now: Timestamp) -> Result
         None => Vec::new(),
     };
     Ok(Request { url, headers })
+}
+
+/// A refusal with what is likely to help.
+pub(super) fn explained(trouble: Trouble, settings: &S3Settings) -> Trouble {
+    match trouble {
+        Trouble::Final(why) if settings.credentials.is_none() => Trouble::Final(format!(
+            "{why}; without AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only public objects can be read"
+        )),
+        Trouble::Final(why) => {
+            let region = settings.region.as_deref().unwrap_or("us-east-1");
+            Trouble::Final(format!("{why}; the request was signed for the region {region} (AWS_REGION)"))
+        }
+        other => other,
+    }
 }
 
 fn signature(
