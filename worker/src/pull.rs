@@ -250,9 +250,16 @@ impl Puller {
                     return Err(PullError::OtherFile { file, origin, expected, found });
                 }
             };
-            tracing::warn!(file = file.name, bytes = part.length(), why, "the download was cut");
             if part.length() > before {
+                tracing::warn!(
+                    file = file.name,
+                    bytes = part.length(),
+                    why,
+                    "the download was cut: going on"
+                );
                 backoff = Backoff::new(RETRIES, seed);
+            } else {
+                tracing::debug!(file = file.name, why, "the source does not answer: trying again");
             }
             part.flush().await?;
             if !backoff.wait().await {
