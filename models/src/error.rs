@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use kraftr_protocol::FailureCode;
 use kraftr_protocol::manifest::ManifestError;
 
+use crate::device::DeviceError;
 use crate::weights::contract::Mismatch;
 
 /// Why a release cannot be loaded or a sample cannot be rendered.
@@ -106,7 +107,8 @@ pub enum ModelError {
         /// What was asked for.
         name: String,
         /// Why it cannot be had, and what can.
-        reason: String,
+        #[source]
+        reason: DeviceError,
     },
     /// A picture could not be resized.
     #[error("resizing: {0}")]

@@ -1,5 +1,5 @@
-//! Layers that architectures share. Each works on any device in plain tensor operations; on a CPU the
-//! hot ones run as the fused loops of [`cpu`].
+//! Layers that architectures share. Each works on any device and in any precision in plain tensor
+//! operations; in f32 on a CPU the hot ones run as the fused loops of [`cpu`].
 
 pub(crate) mod attention;
 mod cpu;
@@ -7,4 +7,5 @@ pub(crate) mod linear;
 pub(crate) mod modulation;
 pub(crate) mod norm;
 pub(crate) mod patch;
+mod product;
 pub(crate) mod rope;

@@ -21,7 +21,7 @@ mod trace;
 pub mod weights;
 
 pub use candle_core::Device;
-pub use device::Precision;
+pub use device::{DeviceError, Precision};
 pub use error::ModelError;
 pub use kraftr_imaging::RgbImage;
 pub use model::{Inputs, Model, Prepared, Sample, Sampling};

@@ -93,6 +93,7 @@ impl Place {
 pub struct Registry {
     manifests: Vec<Arc<ReleaseManifest>>,
     weights: Option<PathBuf>,
+    precision: Option<Precision>,
 }
 
 impl Registry {
@@ -104,7 +105,7 @@ impl Registry {
                 Arc::new(ReleaseManifest::parse(name, text).expect("compiled-in manifests are valid"))
             })
             .collect();
-        Self { manifests, weights: None }
+        Self { manifests, weights: None, precision: None }
     }
 
     /// The compiled-in releases and one for every `*.toml` in `manifests`; weights lie in `weights` under the names
@@ -126,6 +127,17 @@ impl Registry {
             }
         }
         if refused.is_empty() { Ok(registry) } else { Err(ModelError::Manifests(refused)) }
+    }
+
+    /// Releases compute in this precision, rather than in what suits their device.
+    #[must_use]
+    pub fn in_precision(self, precision: Option<Precision>) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// What releases compute in on a device: what was asked for, or what suits it.
+    pub fn precision(&self, device: &Device) -> Precision {
+        self.precision.unwrap_or_else(|| Precision::of(device))
     }
 
     /// A manifest equal to one that is there changes nothing, so that the compiled-in ones may also lie in the
@@ -195,7 +207,10 @@ impl Registry {
     /// Checks a release's files against its manifest and builds the network on `device`.
     pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
         let manifest = self.get(release)?;
-        let precision = Precision::of(device);
+        let precision = self.precision(device);
+        if let Some(needed) = manifest.device_memory_bytes {
+            device::require_memory(device, needed)?;
+        }
         let started = Instant::now();
         let model = Kind::of(manifest)?.build(&self.files(manifest), device, precision)?;
         let seconds = started.elapsed().as_secs_f64();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, value_parser};
+use kraftr_models::Precision;
 use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
 
 use crate::config::pulling;
@@ -81,10 +82,20 @@ Example: kraftr model --manifests m --weights w init fashn-vton-1.5 --seed 7
     },
     /// Compare our tensors with those recorded from the reference; exit code 1 when one differs
     #[command(after_help = "Prints {\"checks\":[{\"name\":…,\"rel_err\":…}],\"ok\":…}.")]
-    Parity {
-        /// A fixture's JSON file; its tensors lie beside it
-        fixture: PathBuf,
-    },
+    Parity(ParityArgs),
+}
+
+/// Arguments of `kraftr model parity`.
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// A fixture's JSON file; its tensors lie beside it
+    pub fixture: PathBuf,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// In what numbers: f32, f16 or bf16 [default: f32 on a CPU, bf16 on a GPU]
+    #[arg(long = "dtype", value_name = "DTYPE")]
+    pub precision: Option<Precision>,
 }
 
 /// Arguments of `kraftr model bench`.
@@ -95,6 +106,9 @@ pub struct BenchArgs {
     /// Where it runs: `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// In what numbers: f32, f16 or bf16 [default: f32 on a CPU, bf16 on a GPU]
+    #[arg(long = "dtype", value_name = "DTYPE")]
+    pub precision: Option<Precision>,
     /// Denoise steps [default: the release's for balanced quality]
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,

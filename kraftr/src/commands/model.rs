@@ -8,10 +8,10 @@ mod show;
 use std::fs;
 
 use anyhow::{Context, Result};
-use kraftr_models::{CheckReport, Golden, Inputs, Registry, bundled, parity};
+use kraftr_models::{CheckReport, Golden, Inputs, Precision, Registry, bundled, device, parity};
 use kraftr_protocol::GarmentPhoto;
 
-use crate::cli::{ModelArgs, ModelCommand};
+use crate::cli::{ModelArgs, ModelCommand, ParityArgs};
 use crate::commands::{Outcome, decode};
 use crate::config::concerns::Models;
 use crate::data_dir::write_atomically;
@@ -20,8 +20,9 @@ use crate::output::{self, Bytes};
 /// Runs the command.
 pub async fn run(args: ModelArgs) -> Result<Outcome> {
     let sources = args.flags.sources();
-    if let ModelCommand::Parity { fixture } = &args.command {
-        let report = parity::check(fixture)?;
+    if let ModelCommand::Parity(ParityArgs { fixture, device, precision }) = &args.command {
+        let device = device::choose(device)?;
+        let report = parity::check(fixture, &device, precision.unwrap_or_else(|| Precision::of(&device)))?;
         output::json(&report)?;
         return Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault });
     }
@@ -34,10 +35,10 @@ pub async fn run(args: ModelArgs) -> Result<Outcome> {
             pull::run(&registry, &releases, all, from, &sources.environment).await?;
         }
         ModelCommand::Check { release, json } => return check(&registry, &release, json),
-        ModelCommand::Bench(args) => bench::run(&registry, &args)?,
+        ModelCommand::Bench(args) => bench::run(&registry.in_precision(args.precision), &args)?,
         ModelCommand::Compare(args) => compare::run(&registry, &args)?,
         ModelCommand::Init { release, seed } => init(&models, &registry, &release, seed)?,
-        ModelCommand::Parity { .. } => {}
+        ModelCommand::Parity(_) => {}
     }
     Ok(Outcome::Done)
 }

@@ -3,7 +3,7 @@
 //! Source: github.com/fashn-AI/fashn-vton-1.5 at 7c0f10a, the `TryOnModel` module. Garment tokens come
 //! first wherever both streams are one sequence; both grids have the same positions.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::Config;
 use crate::layers::attention::{Stream as Heads, attend};
@@ -42,6 +42,7 @@ pub(crate) struct Mmdit {
     last: FinalLayer,
     rope: Rope,
     device: Device,
+    dtype: DType,
 }
 
 impl Mmdit {
@@ -73,6 +74,7 @@ impl Mmdit {
             last: FinalLayer::load(config, tensors)?,
             rope: Rope::new(config.grid(), &config.axes_dim, config.theta, tensors.device())?,
             device: tensors.device().clone(),
+            dtype: tensors.dtype(),
         })
     }
 
@@ -83,20 +85,20 @@ impl Mmdit {
 
     /// The part of the person embedding that changes from step to step: `[b, n, patch]` to `[b, n, d]`.
     pub(crate) fn embed_noise(&self, x: &Tensor) -> Result<Tensor> {
-        self.noise.forward(x)
+        self.noise.forward(&x.to_dtype(self.dtype)?)
     }
 
     /// The part that does not: patches of (person ‖ pose).
     pub(crate) fn embed_person(&self, patches: &Tensor) -> Result<Tensor> {
-        self.person.forward(patches)
+        self.person.forward(&patches.to_dtype(self.dtype)?)
     }
 
     /// Garment tokens from patches of (garment ‖ pose).
     pub(crate) fn embed_garment(&self, patches: &Tensor) -> Result<Tensor> {
-        self.garment.forward(patches)
+        self.garment.forward(&patches.to_dtype(self.dtype)?)
     }
 
-    /// The velocity in patches, `[b, n, patch]`.
+    /// The velocity in patches, `[b, n, patch]`, in f32 whatever the network computes in.
     pub(crate) fn forward(&self, rows: &Rows, trace: &mut Trace) -> Result<Tensor> {
         let mut vector = self.embed_times(&rows.times)?;
         trace.note(|| "t_embedder".to_owned(), &vector);
@@ -124,7 +126,7 @@ impl Mmdit {
         }
         let velocity = self.last.forward(&both.narrow(1, n, n)?, &active)?;
         trace.note(|| "final_layer".to_owned(), &velocity);
-        Ok(velocity)
+        velocity.to_dtype(DType::F32)
     }
 
     fn embed_times(&self, times: &[f32]) -> Result<Tensor> {
@@ -138,8 +140,9 @@ impl Mmdit {
             waves.extend((0..WAVES).map(|n| angle(n).sin()));
         }
         let waves = Tensor::from_vec(waves, (times.len(), 2 * WAVES), &self.device)?;
+        let waves = waves.to_dtype(self.dtype)?.unsqueeze(1)?;
         let [into, out] = &self.time;
-        out.forward(&into.forward(&waves.unsqueeze(1)?)?.silu()?)?.squeeze(1)
+        out.forward(&into.forward(&waves)?.silu()?)?.squeeze(1)
     }
 }
 

@@ -222,7 +222,9 @@ impl Architecture for FashnVton {
                 (path, &prepared.conditions)
             })
             .collect();
-        self.advance(&mut walks)
+        self.advance(&mut walks)?;
+        // A GPU has only been told what to do so far: its failures and the time it takes belong to this step.
+        Ok(self.network.device().synchronize()?)
     }
 
     fn preview(&self, sample: &Sample) -> Result<RgbImage, ModelError> {

@@ -1,11 +1,15 @@
 //! Attention of every token to every token.
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::cpu;
-use super::cpu::view::Lent;
+use super::cpu::view::{Lent, lendable};
 use super::norm::HeadNorms;
 use super::rope::Rope;
+
+/// Scores held at a time where attention is not fused: 1 GiB of them, well below the 2^31 at which the
+/// indices of CUDA's softmax overflow.
+const SCORES_MAX: usize = 1 << 28;
 
 /// Queries, keys and values of one stream, `[b, n, 3 * width]`, and how its heads are normed.
 #[derive(Clone, Copy)]
@@ -19,11 +23,7 @@ pub(crate) struct Stream<'a> {
 /// `softmax(q k^T / sqrt(head)) v` over the tokens of all streams, one after the other: `[b, n, width]`.
 /// Queries and keys are normed by head and turned by position before.
 pub(crate) fn attend(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {
-    if matches!(streams[0].qkv.device(), Device::Cpu) {
-        on_cpu(streams, heads, rope)
-    } else {
-        plain(streams, heads, rope)
-    }
+    if lendable(streams[0].qkv) { on_cpu(streams, heads, rope) } else { plain(streams, heads, rope) }
 }
 
 fn plain(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {
@@ -39,9 +39,39 @@ fn plain(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {
     }
     let (q, k, v) = (Tensor::cat(&q, 2)?, Tensor::cat(&k, 2)?, Tensor::cat(&v, 2)?);
     let scale = 1.0 / (q.dim(D::Minus1)? as f64).sqrt();
-    let scores = (q.contiguous()? * scale)?.matmul(&k.t()?.contiguous()?)?;
-    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v.contiguous()?)?;
-    mixed.transpose(1, 2)?.flatten_from(2)
+    #[cfg(feature = "flash-attn")]
+    if fused_on_cuda(&q)? {
+        let [q, k, v] = [q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?];
+        return candle_flash_attn::flash_attn(&q, &k, &v, scale as f32, false)?.flatten_from(2);
+    }
+    by_softmax(&q, &k, &v, scale)?.transpose(1, 2)?.flatten_from(2)
+}
+
+/// Whether the fused kernels take these heads: halves on CUDA, up to the widest head that
+/// `scripts/build-cuda` compiles them for.
+#[cfg(feature = "flash-attn")]
+fn fused_on_cuda(q: &Tensor) -> Result<bool> {
+    const HEAD_MAX: usize = 128;
+    let head = q.dim(D::Minus1)?;
+    Ok(q.device().is_cuda()
+        && matches!(q.dtype(), DType::F16 | DType::BF16)
+        && head <= HEAD_MAX
+        && head.is_multiple_of(8))
+}
+
+/// `[b, heads, n, head]` each, and so is the result. In f32 whatever the precision, since scores in halves
+/// would be off by percents after the exponential; as many queries at a time as [`SCORES_MAX`] allows.
+fn by_softmax(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
+    let precision = q.dtype();
+    let wide = |x: &Tensor| x.to_dtype(DType::F32);
+    let (q, k, v) = ((wide(q)? * scale)?, wide(k)?.t()?.contiguous()?, wide(v)?.contiguous()?);
+    let (b, heads, n, _) = q.dims4()?;
+    let at_once = (SCORES_MAX / (b * heads * n)).clamp(1, n);
+    let parts = (0..n).step_by(at_once).map(|from| {
+        let scores = q.narrow(2, from, at_once.min(n - from))?.contiguous()?.matmul(&k)?;
+        candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)?.to_dtype(precision)
 }
 
 fn on_cpu(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {

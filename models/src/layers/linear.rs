@@ -1,16 +1,17 @@
 //! `x W^T + b` over the last dimension, with what comes before and after it.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::cpu;
-use super::cpu::view::Lent;
+use super::cpu::view::{Lent, lendable};
 use super::modulation::Pieces;
 use super::norm;
+use super::product::matmul;
 use crate::weights::Tensors;
 
 /// A linear layer.
 pub(crate) enum Linear {
-    /// Weight `[out, in]` as checkpoints store it, for devices with kernels of their own.
+    /// Weight `[out, in]` as checkpoints store it, for devices with kernels of their own and for halves.
     Plain {
         /// `[out, in]`.
         weight: Tensor,
@@ -41,7 +42,7 @@ impl Linear {
 
     /// A layer of given numbers, `[out, in]` and `[out]`.
     pub(crate) fn new(weight: &Tensor, bias: Option<Tensor>) -> Result<Self> {
-        if !matches!(weight.device(), Device::Cpu) {
+        if !lendable(weight) {
             return Ok(Self::Plain { weight: weight.contiguous()?, bias });
         }
         let (out, into) = weight.dims2()?;
@@ -75,17 +76,23 @@ impl Linear {
 
 fn plain(weight: &Tensor, bias: Option<&Tensor>, x: &Tensor, after: &After<'_>) -> Result<Tensor> {
     let (b, n, into) = x.dims3()?;
-    let y = x.reshape((b * n, into))?.matmul(&weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
+    let y = matmul(&x.reshape((b * n, into))?, &weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
     let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
     match after {
         After::Nothing => Ok(y),
-        After::Gelu(0) => y.gelu(),
+        After::Gelu(0) => gelu(&y),
         After::Gelu(from) => {
-            let active = y.narrow(2, *from, y.dim(2)? - from)?.contiguous()?.gelu()?;
+            let active = gelu(&y.narrow(2, *from, y.dim(2)? - from)?.contiguous()?)?;
             Tensor::cat(&[&y.narrow(2, 0, *from)?, &active], 2)
         }
         After::Gated(residual, pieces, gate) => pieces.gated(*gate, residual, &y),
     }
+}
+
+/// In f32 whatever the precision: the device's own kernel for halves rounds inside the polynomial and where
+/// `1 + tanh` cancels.
+fn gelu(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)?.gelu()?.to_dtype(x.dtype())
 }
 
 fn on_cpu(

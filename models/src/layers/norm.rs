@@ -1,19 +1,23 @@
 //! Normalisation: layer norm whose affine part comes from outside, and RMS norm of attention heads.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
+use candle_nn::ops;
 
 use super::modulation::Pieces;
 use crate::weights::Tensors;
 
 /// Added to variances and mean squares, as in the reference.
-const EPSILON: f64 = 1e-6;
+const EPSILON: f32 = 1e-6;
 
 /// `(1 + scale) * layer_norm(x) + shift` over the last dimension; shift is piece `n`, scale the next.
+/// A row at a time, since the kernel (sums in f32 in every precision) takes one scale and one shift.
 pub(crate) fn modulated(x: &Tensor, pieces: &Pieces, n: usize) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-    normed.broadcast_mul(&(pieces.piece(n + 1)? + 1.0)?)?.broadcast_add(&pieces.piece(n)?)
+    let (shift, scale) = (pieces.piece(n)?, (pieces.piece(n + 1)? + 1.0)?);
+    let rows = (0..x.dim(0)?).map(|row| {
+        let affine = |of: &Tensor| of.get(row)?.squeeze(0)?.contiguous();
+        ops::layer_norm(&x.narrow(0, row, 1)?.contiguous()?, &affine(&scale)?, &affine(&shift)?, EPSILON)
+    });
+    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// Learned scales of the RMS norms of queries and keys, each as wide as a head.
@@ -44,16 +48,11 @@ impl HeadNorms {
 
     /// Norms queries, `[.., head]`.
     pub(crate) fn query(&self, q: &Tensor) -> Result<Tensor> {
-        rms(q, &self.query)
+        ops::rms_norm(&q.contiguous()?, &self.query, EPSILON)
     }
 
     /// Norms keys, `[.., head]`.
     pub(crate) fn key(&self, k: &Tensor) -> Result<Tensor> {
-        rms(k, &self.key)
+        ops::rms_norm(&k.contiguous()?, &self.key, EPSILON)
     }
-}
-
-fn rms(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + EPSILON)?.sqrt()?)?.broadcast_mul(scale)
 }

@@ -1,6 +1,6 @@
 //! Rotary position embedding over a grid: pairs of a head's values turn by angles made from position.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Cosines and sines of one grid, `[tokens, head / 2]` each, computed in f64.
 pub(crate) struct Rope {
@@ -39,11 +39,13 @@ impl Rope {
         (&self.cos, &self.sin)
     }
 
-    /// Turns `[b, heads, n, head]`, where `n` is one grid or several, one after the other.
+    /// Turns `[b, heads, n, head]`, where `n` is one grid or several, one after the other. In f32 whatever the
+    /// precision, as the reference does.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let (b, heads, n, head) = x.dims4()?;
         let grids = n / self.cos.dim(0)?;
         let (cos, sin) = (self.cos.repeat((grids, 1))?, self.sin.repeat((grids, 1))?);
-        candle_nn::rotary_emb::rope_i(&x.contiguous()?, &cos, &sin)?.reshape((b, heads, n, head))
+        let turned = candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?.contiguous()?, &cos, &sin)?;
+        turned.to_dtype(x.dtype())?.reshape((b, heads, n, head))
     }
 }

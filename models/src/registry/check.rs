@@ -1,10 +1,12 @@
 //! Proof that a release is what its manifest says: digests, tensors, outputs.
 
+use candle_core::Device;
 use kraftr_protocol::manifest::ManifestFile;
 use kraftr_protocol::{Digest, ReleaseManifest};
 use serde::Serialize;
 
 use super::{Kind, Place, Registry, compiled_in};
+use crate::device::Precision;
 use crate::error::ModelError;
 use crate::parity;
 use crate::weights::contract::Mismatch;
@@ -130,7 +132,7 @@ impl Registry {
                 let mut ours = manifest.files.iter().map(|file| &file.name);
                 match parity::weights_of(&path)? {
                     Some(weights) if ours.any(|name| *name == weights) => {
-                        parity::check(&path).map(Golden::Compared)
+                        parity::check(&path, &Device::Cpu, Precision::F32).map(Golden::Compared)
                     }
                     _ => Ok(Golden::NotCompared { why: format!("{} is about other weights", golden.name) }),
                 }

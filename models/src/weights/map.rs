@@ -135,6 +135,11 @@ impl Tensors<'_> {
         self.file.tensor(&format!("{}{name}", self.prefix)).is_ok()
     }
 
+    /// In what the network computes.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Where the tensors go.
     pub(crate) fn device(&self) -> &Device {
         &self.device

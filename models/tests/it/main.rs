@@ -8,4 +8,5 @@
 
 mod batch_invariance;
 mod golden;
+mod precision;
 mod releases;

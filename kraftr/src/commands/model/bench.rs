@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use kraftr_models::arithmetic::Arithmetic;
-use kraftr_models::{Precision, Registry, Sample, Sampling, device};
+use kraftr_models::{Registry, Sample, Sampling, device};
 use kraftr_protocol::Quality;
 use serde::Serialize;
 
@@ -86,7 +86,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     let report = Report {
         release: manifest.name.clone(),
         device: device::display(&device),
-        precision: Precision::of(&device).to_string(),
+        precision: registry.precision(&device).to_string(),
         samples: args.samples,
         steps,
         guidance: sampling.guidance,

@@ -2,9 +2,14 @@
 
 use std::ops::Deref;
 
-use candle_core::{Layout, Result, Storage, Tensor, bail};
+use candle_core::{DType, Layout, Result, Storage, Tensor, bail};
 
 use super::linear::{PerEntry, Source};
+
+/// Whether the fused loops can read a tensor: f32 on the CPU.
+pub(crate) fn lendable(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
 
 /// A tensor's numbers, held for reading.
 pub(crate) struct Lent<'a> {

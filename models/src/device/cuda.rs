@@ -1,0 +1,103 @@
+//! NVIDIA GPUs. CUDA's libraries are loaded when the first GPU is asked for, so the program starts without them
+//! and can say what is missing.
+
+use candle_core::{CudaDevice, Device};
+use cudarc::driver::{DriverError, result, sys};
+
+use super::DeviceError;
+
+/// What the kernels were built for, `10 * major + minor`; nothing if nvcc chose what it found in the machine.
+const BUILT_FOR: Option<&str> = option_env!("CUDA_COMPUTE_CAP");
+
+/// Opens a GPU, after everything that could be wrong with it has been asked about.
+pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
+    libraries()?;
+    driver_fits()?;
+    let count = count()?;
+    if ordinal >= count {
+        return Err(DeviceError::NoSuchDevice { ordinal, count });
+    }
+    let cuda =
+        CudaDevice::new_with_stream(ordinal).map_err(|error| DeviceError::Driver(error.to_string()))?;
+    kernels_fit(&cuda)?;
+    track_nothing(&cuda);
+    Ok(Device::Cuda(cuda))
+}
+
+/// Bytes that are free and bytes in all.
+pub(super) fn memory(cuda: &CudaDevice) -> Result<(u64, u64), DeviceError> {
+    let (free, total) = cuda.cuda_stream().context().mem_get_info().map_err(failed)?;
+    Ok((free as u64, total as u64))
+}
+
+fn libraries() -> Result<(), DeviceError> {
+    // SAFETY: these load a shared library by name to see whether that works, which runs its initialisers. They
+    // are NVIDIA's, and are about to be used anyway.
+    #[allow(unsafe_code)]
+    let (driver, cublas, curand) = unsafe {
+        (
+            sys::is_culib_present(),
+            cudarc::cublas::sys::is_culib_present(),
+            cudarc::curand::sys::is_culib_present(),
+        )
+    };
+    let missing = |library| DeviceError::LibraryMissing { library, needed: sys::CUDA_VERSION };
+    match (driver, cublas, curand) {
+        (false, ..) => Err(DeviceError::NoDriver),
+        (_, false, _) => Err(missing("libcublas")),
+        (.., false) => Err(missing("libcurand")),
+        _ => Ok(()),
+    }
+}
+
+fn driver_fits() -> Result<(), DeviceError> {
+    let mut found = 0;
+    // SAFETY: the call writes one integer, whose address it is given.
+    #[allow(unsafe_code)]
+    let known = unsafe { sys::cuDriverGetVersion(&raw mut found) };
+    // A driver that cannot say how old it is will say below what ails it.
+    let found = found.unsigned_abs();
+    if known == sys::CUresult::CUDA_SUCCESS && found < sys::CUDA_VERSION {
+        return Err(DeviceError::DriverTooOld { found, needed: sys::CUDA_VERSION });
+    }
+    Ok(())
+}
+
+fn count() -> Result<usize, DeviceError> {
+    let count = result::init().and_then(|()| result::device::get_count()).map_err(failed)?;
+    match count.unsigned_abs() as usize {
+        0 => Err(DeviceError::NoDevice),
+        count => Ok(count),
+    }
+}
+
+/// The kernels that are translated when they are loaded run on newer GPUs too; those of flash attention are
+/// machine code of one generation.
+fn kernels_fit(cuda: &CudaDevice) -> Result<(), DeviceError> {
+    let Some(built) = BUILT_FOR.and_then(|built| built.parse::<u32>().ok()) else { return Ok(()) };
+    let (major, minor) = cuda.cuda_stream().context().compute_capability().map_err(failed)?;
+    let found = 10 * major.unsigned_abs() + minor.unsigned_abs();
+    let newer_generation = found / 10 > built / 10;
+    if found < built || (cfg!(feature = "flash-attn") && newer_generation) {
+        return Err(DeviceError::ComputeCapability { found, built });
+    }
+    Ok(())
+}
+
+/// All threads of the process share the device's one stream, which orders what they do; events that would order
+/// several streams cost time at every kernel and order nothing here.
+fn track_nothing(cuda: &CudaDevice) {
+    // SAFETY: what must not happen without events is the use of one allocation from two streams. The device has
+    // one stream, made with it, and nothing here makes another.
+    #[allow(unsafe_code)]
+    unsafe {
+        cuda.cuda_stream().context().disable_event_tracking();
+    }
+}
+
+fn failed(error: DriverError) -> DeviceError {
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => DeviceError::NoDevice,
+        _ => DeviceError::Driver(format!("{error:?}")),
+    }
+}
