@@ -1,5 +1,5 @@
-//! NVIDIA GPUs. CUDA's libraries are loaded when the first GPU is asked for, so the program starts without them
-//! and can say what is missing.
+//! NVIDIA GPUs. With the feature `cuda-loading` CUDA's libraries are loaded when a GPU is asked for, so the
+//! program starts without them and can say what is missing.
 
 use candle_core::{CudaDevice, Device};
 use cudarc::driver::{DriverError, result, sys};
@@ -11,6 +11,7 @@ const BUILT_FOR: Option<&str> = option_env!("CUDA_COMPUTE_CAP");
 
 /// Opens a GPU, after everything that could be wrong with it has been asked about.
 pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
+    #[cfg(feature = "cuda-loading")]
     libraries()?;
     driver_fits()?;
     let count = count()?;
@@ -30,6 +31,7 @@ pub(super) fn memory(cuda: &CudaDevice) -> Result<(u64, u64), DeviceError> {
     Ok((free as u64, total as u64))
 }
 
+#[cfg(feature = "cuda-loading")]
 fn libraries() -> Result<(), DeviceError> {
     // SAFETY: these load a shared library by name to see whether that works, which runs its initialisers. They
     // are NVIDIA's, and are about to be used anyway.
