@@ -204,6 +204,18 @@ pub fn display(device: &Device) -> String {
     }
 }
 
+/// Whether kernels built for one compute capability run on another. From 9.0 on they are built with what only
+/// that GPU has. Older ones are translated when they are loaded and run on newer GPUs too, but for those of
+/// flash attention, which are machine code of one generation.
+#[cfg(any(feature = "cuda", test))]
+const fn runs(built: u32, found: u32) -> bool {
+    if built >= 90 || cfg!(feature = "flash-attn") {
+        found >= built && found / 10 == built / 10 && (built < 90 || found == built)
+    } else {
+        found >= built
+    }
+}
+
 enum Named {
     Cpu,
     Cuda(usize),
@@ -270,6 +282,12 @@ mod tests {
         );
         let full = DeviceError::Memory { needed: 6 << 30, free: 1 << 30, total: 8 << 30 }.to_string();
         assert!(full.starts_with("6144 MiB are needed, 1024 MiB of 8192 MiB"), "{full}");
+    }
+
+    #[test]
+    fn kernels_of_hopper_run_on_hopper_only() {
+        assert!(runs(90, 90) && !runs(90, 89) && !runs(90, 100) && !runs(90, 91));
+        assert!(runs(80, 86) && !runs(86, 80));
     }
 
     #[test]

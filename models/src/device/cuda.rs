@@ -4,7 +4,7 @@
 use candle_core::{CudaDevice, Device};
 use cudarc::driver::{DriverError, result, sys};
 
-use super::DeviceError;
+use super::{DeviceError, runs};
 
 /// What the kernels were built for, `10 * major + minor`; nothing if nvcc chose what it found in the machine.
 const BUILT_FOR: Option<&str> = option_env!("CUDA_COMPUTE_CAP");
@@ -73,17 +73,11 @@ fn count() -> Result<usize, DeviceError> {
     }
 }
 
-/// The kernels that are translated when they are loaded run on newer GPUs too; those of flash attention are
-/// machine code of one generation.
 fn kernels_fit(cuda: &CudaDevice) -> Result<(), DeviceError> {
     let Some(built) = BUILT_FOR.and_then(|built| built.parse::<u32>().ok()) else { return Ok(()) };
     let (major, minor) = cuda.cuda_stream().context().compute_capability().map_err(failed)?;
     let found = 10 * major.unsigned_abs() + minor.unsigned_abs();
-    let newer_generation = found / 10 > built / 10;
-    if found < built || (cfg!(feature = "flash-attn") && newer_generation) {
-        return Err(DeviceError::ComputeCapability { found, built });
-    }
-    Ok(())
+    if runs(built, found) { Ok(()) } else { Err(DeviceError::ComputeCapability { found, built }) }
 }
 
 /// All threads of the process share the device's one stream, which orders what they do; events that would order
