@@ -291,6 +291,9 @@ pub struct RenderArgs {
     /// Denoise steps [default: the release's for balanced quality]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<u32>,
+    /// Where it runs: `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// Seed of the noise; sample n uses seed + n - 1
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true, value_parser = value_parser!(u64).range(..=SEED_MAX))]
     pub seed: u64,

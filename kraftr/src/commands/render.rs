@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use kraftr_imaging::RgbImage;
-use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, bundled};
+use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, bundled, device};
 use kraftr_protocol::{GarmentPhoto, Ids, Quality, ReleaseManifest, WatermarkRef};
 use kraftr_provenance::{Key, Marked};
 use kraftr_scheduler::clock::SystemIds;
@@ -34,8 +34,9 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
         output::note(format_args!("note: {}: {caution}", manifest.name))?;
     }
 
+    let device = device::choose(&args.device)?;
     let started = Instant::now();
-    let model = registry.load(&manifest.name, &Device::Cpu)?;
+    let model = registry.load(&manifest.name, &device)?;
     let loaded = started.elapsed().as_secs_f64();
     let mut progress = Progress::new("rendering");
     let pictures =
