@@ -3,7 +3,7 @@
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use image::{GenericImage, Rgb, RgbImage};
+use image::{GenericImage, ImageBuffer, Pixel, Rgb, RgbImage};
 
 use crate::ImagingError;
 
@@ -36,13 +36,8 @@ impl Filter {
 
 /// Scales `image` to `width` times `height` pixels; the aspect is the caller's.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, ImagingError> {
+    check_sides(image, width, height)?;
     let unscalable = |reason: String| ImagingError::Unscalable { width, height, reason };
-    if !(1..=SIDE_MAX).contains(&width) || !(1..=SIDE_MAX).contains(&height) {
-        return Err(unscalable("a side is out of range".to_owned()));
-    }
-    if image.width() == 0 || image.height() == 0 {
-        return Err(unscalable("the picture has no pixels".to_owned()));
-    }
     if image.dimensions() == (width, height) {
         return Ok(image.clone());
     }
@@ -57,6 +52,22 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Resu
         .resize_typed(&source, &mut target, &options)
         .map_err(|error| unscalable(error.to_string()))?;
     Ok(pixels)
+}
+
+/// Refuses pictures without pixels, and targets that are out of range.
+pub(crate) fn check_sides<P: Pixel>(
+    image: &ImageBuffer<P, Vec<P::Subpixel>>,
+    width: u32,
+    height: u32,
+) -> Result<(), ImagingError> {
+    let unscalable = |reason: &str| ImagingError::Unscalable { width, height, reason: reason.to_owned() };
+    if !(1..=SIDE_MAX).contains(&width) || !(1..=SIDE_MAX).contains(&height) {
+        return Err(unscalable("a side is out of range"));
+    }
+    if image.width() == 0 || image.height() == 0 {
+        return Err(unscalable("the picture has no pixels"));
+    }
+    Ok(())
 }
 
 /// Sets pictures side by side, each scaled to `height`, with white gaps between them.
