@@ -136,7 +136,7 @@ fn check_public_url(settings: &mut Settings) {
 impl Models {
     /// What is compiled in, and nothing else.
     pub const fn bundled() -> Self {
-        Self { manifests: None, weights: None }
+        Self { manifests: None, weights: None, allow_noncommercial: false }
     }
 
     /// Reads the configuration for a command that needs nothing else of it.
@@ -149,7 +149,8 @@ impl Models {
     /// The releases that are compiled in and those of the folder.
     pub fn registry(&self) -> Result<Registry, ModelError> {
         let path = |folder: &Option<Folder>| folder.as_ref().map(|folder| folder.path().to_owned());
-        Registry::open(path(&self.manifests).as_deref(), path(&self.weights).as_deref())
+        let registry = Registry::open(path(&self.manifests).as_deref(), path(&self.weights).as_deref())?;
+        Ok(registry.allowing_noncommercial(self.allow_noncommercial))
     }
 }
 
@@ -172,6 +173,9 @@ fn check_releases(settings: &mut Settings, registry: &Registry) {
     let at = settings.origin("worker.releases").map_or_else(String::new, Origin::to_string);
     for name in &releases {
         let missing = match registry.get(name) {
+            Ok(manifest) if registry.permit(manifest).is_err() => {
+                registry.permit(manifest).err().map_or_else(String::new, |error| error.to_string())
+            }
             Ok(manifest) if pulls || registry.is_present(manifest) => continue,
             Ok(_) => format!("the weights of {name} are missing: `kraftr model pull {name}`, or --pull"),
             Err(ModelError::UnknownRelease { meant: Some(meant), .. }) => {

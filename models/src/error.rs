@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use kraftr_imaging::ImagingError;
 use kraftr_protocol::FailureCode;
 use kraftr_protocol::manifest::ManifestError;
 
 use crate::device::DeviceError;
+use crate::person::stage::Missing;
 use crate::weights::contract::Mismatch;
 
 /// Why a release cannot be loaded or a sample cannot be rendered.
@@ -113,6 +115,30 @@ pub enum ModelError {
     /// A picture could not be resized.
     #[error("resizing: {0}")]
     Resize(String),
+    /// An ONNX file that is not the network it should be.
+    #[error("the network {file}: {reason}")]
+    Onnx {
+        /// Name of the file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A stage of the preparation that this render needs and this machine cannot run.
+    #[error(transparent)]
+    Stage(#[from] Missing),
+    /// Weights whose licence forbids commercial use, where the operator has not allowed them.
+    #[error(
+        "release {release} would use {file}, whose licence ({licence}) forbids commercial use; set \
+         models.allow_noncommercial where that is no obstacle"
+    )]
+    Noncommercial {
+        /// The release.
+        release: String,
+        /// Name of the file.
+        file: String,
+        /// Its licence.
+        licence: String,
+    },
     /// A parity fixture that cannot be used.
     #[error("fixture {}: {reason}", path.display())]
     Fixture {
@@ -124,6 +150,12 @@ pub enum ModelError {
     /// The tensor library.
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<ImagingError> for ModelError {
+    fn from(error: ImagingError) -> Self {
+        Self::Resize(error.to_string())
+    }
 }
 
 impl ModelError {
@@ -140,6 +172,9 @@ impl ModelError {
             | Self::Write { .. }
             | Self::Config { .. }
             | Self::Device { .. }
+            | Self::Onnx { .. }
+            | Self::Stage(_)
+            | Self::Noncommercial { .. }
             | Self::Fixture { .. } => FailureCode::ReleaseUnavailable,
             Self::Resize(_) => FailureCode::InputInvalid,
             Self::Tensor(error) if is_out_of_memory(error) => FailureCode::OutOfMemory,

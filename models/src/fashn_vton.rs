@@ -2,10 +2,11 @@
 //!
 //! Source: github.com/fashn-AI/fashn-vton-1.5 at 7c0f10a (Apache-2.0).
 
+pub(crate) mod agnostic;
 mod arithmetic;
 pub(crate) mod config;
 pub(crate) mod mmdit;
 pub(crate) mod pipeline;
-mod prepare;
+pub(crate) mod prepare;
 
 pub(crate) use pipeline::FashnVton;

@@ -25,6 +25,15 @@ pub struct Inputs {
     pub garment_photo: GarmentPhoto,
 }
 
+/// What a picture is in a render.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The person to dress.
+    Person,
+    /// The garment, photographed like that.
+    Garment(GarmentPhoto),
+}
+
 /// How one image is sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -38,13 +47,24 @@ pub struct Sampling {
 
 /// A network with its sampler: what an implementer of a new architecture writes.
 pub(crate) trait Architecture: Send + Sync + 'static {
+    /// What is read off one picture: whatever depends on nothing else of a render.
+    type Reading: Send + Sync + 'static;
     /// Conditions of one render.
     type Prepared: Send + Sync + 'static;
     /// One image being denoised.
     type Sample: Send + 'static;
 
-    /// Turns pictures into conditions. Runs off the engine thread, on the CPU only.
-    fn prepare(&self, inputs: &Inputs) -> Result<Self::Prepared, ModelError>;
+    /// Reads one picture. Runs off the engine thread.
+    fn read(&self, picture: &RgbImage, role: Role) -> Result<Self::Reading, ModelError>;
+    /// Bytes of memory that a reading takes.
+    fn bytes(reading: &Self::Reading) -> usize;
+    /// Turns what was read into conditions. Runs off the engine thread.
+    fn prepare(
+        &self,
+        person: &Self::Reading,
+        garment: &Self::Reading,
+        category: Category,
+    ) -> Result<Self::Prepared, ModelError>;
     /// Starts one image from noise. `sampling` is within the manifest's limits.
     fn begin(&self, prepared: &Arc<Self::Prepared>, sampling: &Sampling) -> Result<Self::Sample, ModelError>;
     /// Advances every sample by one denoise step in one pass. None of them is done.
@@ -60,6 +80,23 @@ pub(crate) trait Architecture: Send + Sync + 'static {
 pub struct Model {
     manifest: Arc<ReleaseManifest>,
     inner: Arc<dyn Erased>,
+}
+
+/// What a release reads off one picture in one [`Role`]: where it lies in the frame, how somebody stands. Depends on
+/// nothing else of a render, so it may be kept for the next render of that picture. Cheap to clone.
+#[derive(Clone)]
+pub struct Reading {
+    release: Arc<ReleaseManifest>,
+    role: Role,
+    bytes: usize,
+    inner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Reading {
+    /// Bytes of memory that it takes.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// Conditions of one render, shared by its samples. Cheap to clone.
@@ -104,21 +141,53 @@ impl Model {
         &self.manifest
     }
 
-    /// Turns pictures into the conditions of a render. CPU work that needs no device: call it off
-    /// the engine thread.
+    /// Turns pictures into the conditions of a render: [reads](Self::read) and [joins](Self::join) them.
     pub fn prepare(&self, inputs: &Inputs) -> Result<Prepared, ModelError> {
-        if !self.manifest.categories.contains(&inputs.category) {
-            return Err(ModelError::Sampling {
-                field: "category",
-                message: format!("{} does not know {}", self.manifest.name, inputs.category),
-            });
-        }
-        if [&inputs.person, &inputs.garment].iter().any(|picture| picture.as_raw().is_empty()) {
+        self.knows(inputs.category)?;
+        let person = self.read(&inputs.person, Role::Person)?;
+        let garment = self.read(&inputs.garment, Role::Garment(inputs.garment_photo))?;
+        self.join(&person, &garment, inputs.category)
+    }
+
+    /// Reads one picture: finds who is on it and how they stand, as far as this release wants to know. By far the most
+    /// of what [`prepare`](Self::prepare) does; call it off the engine thread.
+    pub fn read(&self, picture: &RgbImage, role: Role) -> Result<Reading, ModelError> {
+        if picture.as_raw().is_empty() {
             return Err(ModelError::Resize(
                 "a picture has no pixels; send both with at least one".to_owned(),
             ));
         }
-        Ok(Prepared { release: self.manifest.clone(), inner: self.inner.prepare(inputs)? })
+        let (inner, bytes) = self.inner.read(picture, role)?;
+        Ok(Reading { release: self.manifest.clone(), role, bytes, inner })
+    }
+
+    /// Turns what was read off two pictures into the conditions of a render; call it off the engine thread.
+    pub fn join(
+        &self,
+        person: &Reading,
+        garment: &Reading,
+        category: Category,
+    ) -> Result<Prepared, ModelError> {
+        self.knows(category)?;
+        self.owns(&person.release)?;
+        self.owns(&garment.release)?;
+        if !matches!((person.role, garment.role), (Role::Person, Role::Garment(_))) {
+            return Err(ModelError::Sampling {
+                field: "pictures",
+                message: format!("a {:?} and a {:?} make no render", person.role, garment.role),
+            });
+        }
+        let prepared = self.inner.prepare(&*person.inner, &*garment.inner, category);
+        let inner = prepared.ok_or_else(|| self.foreign(&person.release))??;
+        Ok(Prepared { release: self.manifest.clone(), inner })
+    }
+
+    fn knows(&self, category: Category) -> Result<(), ModelError> {
+        if self.manifest.categories.contains(&category) {
+            return Ok(());
+        }
+        let message = format!("{} does not know {category}", self.manifest.name);
+        Err(ModelError::Sampling { field: "category", message })
     }
 
     /// Starts one image from the noise of its seed.
@@ -209,6 +278,16 @@ impl fmt::Debug for Model {
     }
 }
 
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("release", &self.release.name)
+            .field("role", &self.role)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared").field("release", &self.release.name).finish_non_exhaustive()
@@ -227,7 +306,13 @@ impl fmt::Debug for Sample {
 
 /// [`Architecture`] without its associated types. `None` means that a state has another type.
 trait Erased: Send + Sync {
-    fn prepare(&self, inputs: &Inputs) -> Result<Arc<dyn Any + Send + Sync>, ModelError>;
+    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError>;
+    fn prepare(
+        &self,
+        person: &(dyn Any + Send + Sync),
+        garment: &(dyn Any + Send + Sync),
+        category: Category,
+    ) -> Outcome<State>;
     fn begin(
         &self,
         prepared: Arc<dyn Any + Send + Sync>,
@@ -239,10 +324,23 @@ trait Erased: Send + Sync {
 }
 
 type Outcome<T> = Option<Result<T, ModelError>>;
+type State = Arc<dyn Any + Send + Sync>;
 
 impl<A: Architecture> Erased for A {
-    fn prepare(&self, inputs: &Inputs) -> Result<Arc<dyn Any + Send + Sync>, ModelError> {
-        Ok(Arc::new(Architecture::prepare(self, inputs)?))
+    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError> {
+        let reading = Architecture::read(self, picture, role)?;
+        let bytes = A::bytes(&reading);
+        Ok((Arc::new(reading), bytes))
+    }
+
+    fn prepare(
+        &self,
+        person: &(dyn Any + Send + Sync),
+        garment: &(dyn Any + Send + Sync),
+        category: Category,
+    ) -> Outcome<State> {
+        let (person, garment) = (person.downcast_ref()?, garment.downcast_ref()?);
+        Some(Architecture::prepare(self, person, garment, category).map(|prepared| Arc::new(prepared) as _))
     }
 
     fn begin(

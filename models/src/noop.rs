@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use kraftr_imaging::RgbImage;
-use kraftr_protocol::ReleaseManifest;
+use kraftr_protocol::{Category, ReleaseManifest};
 
 use crate::error::ModelError;
-use crate::model::{Architecture, Inputs, Sampling};
+use crate::model::{Architecture, Role, Sampling};
 use crate::noise;
 use crate::picture;
 
@@ -44,10 +44,19 @@ impl Noop {
 }
 
 impl Architecture for Noop {
+    type Reading = ();
     type Prepared = ();
     type Sample = Grain;
 
-    fn prepare(&self, _: &Inputs) -> Result<(), ModelError> {
+    fn read(&self, _: &RgbImage, _: Role) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    fn bytes((): &()) -> usize {
+        0
+    }
+
+    fn prepare(&self, (): &(), (): &(), _: Category) -> Result<(), ModelError> {
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 //! file holds `input.*`, `inner.*`, `output.*` and, unless the JSON names another file under `weights`,
 //! the parameters as `model.*`.
 
+pub mod preparation;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -277,7 +279,7 @@ impl<'a> Run<'a> {
 }
 
 /// Not a number or another length counts as infinitely wrong.
-fn relative_error(ours: &[f64], recorded: &[f64]) -> f64 {
+pub(crate) fn relative_error(ours: &[f64], recorded: &[f64]) -> f64 {
     if ours.len() != recorded.len() {
         return f64::INFINITY;
     }

@@ -20,6 +20,7 @@ use crate::bundled;
 use crate::device::{self, Precision};
 use crate::error::ModelError;
 use crate::model::{Model, Sampling};
+use crate::person::stage::{Missing, Stage};
 use crate::weights::{Weights, init};
 
 /// The files of a release, by role.
@@ -33,6 +34,17 @@ impl Files<'_> {
     pub(crate) fn weights(&self, role: &str) -> Result<Weights, ModelError> {
         let file = self.named(role)?;
         self.find(file)?.ok_or_else(|| self.missing(file))
+    }
+
+    /// The file of a stage that not every render needs.
+    pub(crate) fn stage(&self, stage: Stage) -> Result<Result<Weights, Missing>, ModelError> {
+        let release = self.manifest.name.clone();
+        let Some(file) = self.manifest.file(stage.role()) else {
+            return Ok(Err(Missing::Unnamed { stage, release }));
+        };
+        let found = self.find(file)?;
+        let (file, looked_in) = (file.name.clone(), self.looked_in());
+        Ok(found.ok_or(Missing::Absent { stage, file, looked_in, release }))
     }
 
     /// The file, where it is on this machine.
@@ -56,9 +68,13 @@ impl Files<'_> {
     fn missing(&self, file: &ManifestFile) -> ModelError {
         ModelError::WeightsMissing {
             file: file.name.clone(),
-            looked_in: self.folder.unwrap_or(Path::new("this program")).to_owned(),
+            looked_in: self.looked_in(),
             release: self.manifest.name.clone(),
         }
+    }
+
+    fn looked_in(&self) -> PathBuf {
+        self.folder.unwrap_or(Path::new("this program")).to_owned()
     }
 }
 
@@ -94,6 +110,7 @@ pub struct Registry {
     manifests: Vec<Arc<ReleaseManifest>>,
     weights: Option<PathBuf>,
     precision: Option<Precision>,
+    noncommercial: bool,
 }
 
 impl Registry {
@@ -105,7 +122,7 @@ impl Registry {
                 Arc::new(ReleaseManifest::parse(name, text).expect("compiled-in manifests are valid"))
             })
             .collect();
-        Self { manifests, weights: None, precision: None }
+        Self { manifests, weights: None, precision: None, noncommercial: false }
     }
 
     /// The compiled-in releases and one for every `*.toml` in `manifests`; weights lie in `weights` under the names
@@ -133,6 +150,24 @@ impl Registry {
     #[must_use]
     pub fn in_precision(self, precision: Option<Precision>) -> Self {
         Self { precision, ..self }
+    }
+
+    /// Releases with a file whose licence forbids commercial use are taken too, where `allowed`.
+    #[must_use]
+    pub fn allowing_noncommercial(self, allowed: bool) -> Self {
+        Self { noncommercial: allowed, ..self }
+    }
+
+    /// The release may be used: no licence of its files is in the way.
+    pub fn permit(&self, manifest: &ReleaseManifest) -> Result<(), ModelError> {
+        match manifest.noncommercial().filter(|_| !self.noncommercial) {
+            None => Ok(()),
+            Some(file) => Err(ModelError::Noncommercial {
+                release: manifest.name.clone(),
+                file: file.name.clone(),
+                licence: file.licence.as_ref().unwrap_or(&manifest.licence).clone(),
+            }),
+        }
     }
 
     /// What releases compute in on a device: what was asked for, or what suits it.
@@ -164,9 +199,9 @@ impl Registry {
         self.manifests.iter().map(AsRef::as_ref)
     }
 
-    /// The releases whose files are all there, with the length their manifests give.
+    /// The releases that may be used and whose files are all there, with the length their manifests give.
     pub fn present(&self) -> impl Iterator<Item = &ReleaseManifest> {
-        self.manifests().filter(|manifest| self.is_present(manifest))
+        self.manifests().filter(|manifest| self.permit(manifest).is_ok() && self.is_present(manifest))
     }
 
     /// Whether every file is there that loading needs.
@@ -207,6 +242,7 @@ impl Registry {
     /// Checks a release's files against its manifest and builds the network on `device`.
     pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
         let manifest = self.get(release)?;
+        self.permit(manifest)?;
         let precision = self.precision(device);
         if let Some(needed) = manifest.device_memory_bytes {
             device::require_memory(device, needed)?;
@@ -249,6 +285,7 @@ impl Registry {
             ..ReleaseManifest::clone(manifest)
         };
         random.files.retain(ManifestFile::is_needed_to_load);
+        Kind::of(manifest)?.leave_out_readers(&mut random);
         for (role, contract) in &contracts {
             let name = format!("{}-{role}.safetensors", random.name);
             let made = init::write(&folder.join(&name), contract, seed, &mut |bytes| on_bytes(bytes, all))?;
@@ -257,6 +294,8 @@ impl Registry {
                 name,
                 sha256: made.sha256,
                 bytes: made.bytes,
+                licence: None,
+                noncommercial: false,
                 source: None,
             };
             random.files.retain(|other| other.role != *role);

@@ -36,12 +36,20 @@ pub struct ManifestFile {
     pub sha256: Digest,
     /// Length of the file.
     pub bytes: u64,
+    /// SPDX expression of its licence, where that is not the release's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// Whether its licence forbids commercial use: then it serves only where the operator allows that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub noncommercial: bool,
     /// Where it can be fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
 }
 
 impl ManifestFile {
+    /// Role of the network that tells clothes, limbs and ground apart: only some renders need it.
+    pub const PARSER: &'static str = "parser";
     /// Role of the fixture that `kraftr model check` compares with.
     pub const GOLDEN: &'static str = "golden";
     /// Role of the tensors that belong to it.
@@ -49,7 +57,7 @@ impl ManifestFile {
 
     /// True when the release cannot be loaded without it.
     pub fn is_needed_to_load(&self) -> bool {
-        ![Self::GOLDEN, Self::GOLDEN_TENSORS].contains(&self.role.as_str())
+        ![Self::PARSER, Self::GOLDEN, Self::GOLDEN_TENSORS].contains(&self.role.as_str())
     }
 }
 
@@ -184,6 +192,11 @@ impl ReleaseManifest {
         self.files.iter().find(|file| file.role == role)
     }
 
+    /// The first file whose licence forbids commercial use.
+    pub fn noncommercial(&self) -> Option<&ManifestFile> {
+        self.files.iter().find(|file| file.noncommercial)
+    }
+
     fn read(mut table: Table<'_>, plain: &toml::Table) -> Option<Self> {
         let name = table.text("name", is_name, "use 1 to 64 lower-case letters, digits, dots and dashes");
         let title = table.text("title", not_empty, NOT_EMPTY);
@@ -302,6 +315,8 @@ impl ManifestFile {
         let name = table.text("name", is_file_name, "must be a plain file name that begins with no dot");
         let sha256 = table.required("sha256");
         let bytes = table.checked("bytes", |bytes| *bytes > 0, POSITIVE);
+        let licence = table.optional_text("licence", not_empty, "name one (an SPDX expression)");
+        let noncommercial = table.optional("noncommercial", |_: &bool| true, "");
         let source_given = table.has("source");
         let source = table.optional_table("source").and_then(Source::read);
         for (key, value, taken) in [("role", &role, roles), ("name", &name, names)] {
@@ -313,7 +328,15 @@ impl ManifestFile {
         if source_given && source.is_none() {
             return None;
         }
-        Some(Self { role: role?, name: name?, sha256: sha256?, bytes: bytes?, source })
+        Some(Self {
+            role: role?,
+            name: name?,
+            sha256: sha256?,
+            bytes: bytes?,
+            licence: licence.ok()?,
+            noncommercial: noncommercial.ok()?.unwrap_or(false),
+            source,
+        })
     }
 }
 

@@ -5,10 +5,12 @@
 mod fetch;
 mod finish;
 mod prepare;
+mod readings;
 pub(crate) mod report;
 mod upload;
 
 pub(crate) use self::fetch::client;
+use self::readings::Readings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +76,7 @@ pub(crate) struct Pipeline {
     http: reqwest::Client,
     keys: Arc<KeyRing>,
     prepares: Semaphore,
+    readings: Arc<Readings>,
     seals: Arc<Semaphore>,
     /// One preview at a time: a newer one is worth more than a late one.
     previews: Arc<Semaphore>,
@@ -94,6 +97,7 @@ impl Pipeline {
             http,
             keys,
             prepares: Semaphore::new(PREPARES_AT_ONCE),
+            readings: Arc::new(Readings::new(readings::BYTES_MAX)),
             seals: Arc::new(Semaphore::new(SEALS_AT_ONCE)),
             previews: Arc::new(Semaphore::new(1)),
         }
@@ -156,7 +160,8 @@ impl Pipeline {
         )?;
         let _place = self.prepares.acquire().await.expect("the semaphore is never closed");
         begins("prepare");
-        prepare::prepare(model, &grant.spec, person, garment).await
+        let pictures = [(person, grant.person.sha256), (garment, grant.garment.sha256)];
+        prepare::prepare(model, &self.readings, &grant.spec, pictures).await
     }
 
     /// All steps of all images. Cancelling waits for the engine to say where it stopped.

@@ -99,7 +99,12 @@ async fn until_stopped(
 /// only where it was asked for.
 fn catalog(config: &Dispatch, models: &Models) -> Result<Catalog> {
     let registry = models.registry()?;
-    let is_offered = |manifest: &&ReleaseManifest| models.weights.is_none() || registry.is_present(manifest);
+    for error in registry.manifests().filter_map(|manifest| registry.permit(manifest).err()) {
+        tracing::warn!(%error, "not offered");
+    }
+    let is_offered = |manifest: &&ReleaseManifest| {
+        registry.permit(manifest).is_ok() && (models.weights.is_none() || registry.is_present(manifest))
+    };
     let catalog = Catalog::new(registry.manifests().filter(is_offered).cloned().collect());
     Ok(if config.offer_noop { catalog.with_noop(registry.present()) } else { catalog })
 }

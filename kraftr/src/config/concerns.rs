@@ -101,6 +101,9 @@ concern! {
         /// The folder of weights, under the names that manifests give them. A scheduler that has none offers every
         /// release: the weights are where the workers are.
         weights: Option<Folder>, flag "weights";
+        /// Use releases with files whose licence forbids commercial use. Without it they are not offered, not loaded and
+        /// not rendered with.
+        allow_noncommercial: bool = "false", flag "allow-noncommercial";
     }
 }
 

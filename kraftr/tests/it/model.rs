@@ -37,6 +37,7 @@ single_blocks_depth = 1
 patch_size = 8
 axes_dim = [8, 20, 20]
 patch_mixer_depth = 1
+poses = false
 
 [defaults]
 guidance = 1.5

@@ -3,6 +3,7 @@
 use kraftr_protocol::ReleaseManifest;
 use serde::{Deserialize, Serialize};
 
+use super::prepare::PrepareConfig;
 use crate::ModelError;
 use crate::config_keys::Keys;
 use crate::weights::contract::Expected;
@@ -83,10 +84,11 @@ impl Default for SamplerConfig {
 }
 
 impl Config {
-    /// Reads the `config` table of a manifest, where the sampler's keys stand beside the network's.
-    pub(crate) fn of(manifest: &ReleaseManifest) -> Result<(Self, SamplerConfig), ModelError> {
+    /// Reads the `config` table of a manifest, where the sampler's and the preparation's keys stand beside the network's.
+    pub(crate) fn of(manifest: &ReleaseManifest) -> Result<(Self, SamplerConfig, PrepareConfig), ModelError> {
         let mut keys = Keys::of(&manifest.config);
         let (config, sampler) = (keys.take::<Self>(), keys.take::<SamplerConfig>());
+        let prepare = keys.take::<PrepareConfig>();
         let mut mistakes = keys.finish();
         mistakes.extend(config.mistakes());
         let [height, width] = config.input_shape;
@@ -95,7 +97,11 @@ impl Config {
                 format!("size: must be input_shape turned round ([{width}, {height}]), with 3 channels_in");
             mistakes.push(turned);
         }
-        if mistakes.is_empty() { Ok((config, sampler)) } else { Err(ModelError::Config { mistakes }) }
+        if mistakes.is_empty() {
+            Ok((config, sampler, prepare))
+        } else {
+            Err(ModelError::Config { mistakes })
+        }
     }
 
     /// Refuses what contradicts itself or is not supported.

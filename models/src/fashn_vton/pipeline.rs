@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kraftr_imaging::RgbImage;
-use kraftr_protocol::ReleaseManifest;
+use kraftr_protocol::Category;
 
 use super::config::{Config, SamplerConfig};
 use super::mmdit::{Mmdit, Rows};
-use super::prepare;
+use super::prepare::{self, Preparation, PrepareConfig, Reading};
 use crate::ModelError;
 use crate::device::Precision;
 use crate::layers::patch;
-use crate::model::{Architecture, Inputs, Sampling};
+use crate::model::{Architecture, Role, Sampling};
 use crate::noise;
+use crate::person::Readers;
 use crate::picture::{self, Placement};
+use crate::registry::Files;
 use crate::sampler::{guidance, rectified_flow};
 use crate::trace::Trace;
 use crate::weights::Weights;
@@ -24,6 +26,7 @@ pub(crate) struct FashnVton {
     config: Config,
     sampler: SamplerConfig,
     network: Mmdit,
+    preparation: Preparation,
     blank: Conditions,
 }
 
@@ -59,18 +62,19 @@ pub(crate) struct Path {
 }
 
 impl FashnVton {
-    /// The release's network, from its file in the role `weights`.
+    /// The release's network, from its file in the role `weights`, and those that read photographs.
     pub(crate) fn release(
-        manifest: &ReleaseManifest,
-        weights: &Weights,
+        files: &Files<'_>,
         device: &Device,
         precision: Precision,
     ) -> Result<Self, ModelError> {
-        let (config, sampler) = Config::of(manifest)?;
-        Self::load(config, sampler, weights, device, precision)
+        let (config, sampler, prepare) = Config::of(files.manifest)?;
+        let preparation = Preparation::new(&config, prepare, Readers::load(files, device)?);
+        let weights = files.weights("weights")?;
+        Ok(Self { preparation, ..Self::load(config, sampler, &weights, device, precision)? })
     }
 
-    /// A network of any configuration.
+    /// A network of any configuration that reads no photographs of people.
     pub(crate) fn load(
         config: Config,
         sampler: SamplerConfig,
@@ -90,7 +94,9 @@ impl FashnVton {
             garment: network.embed_garment(&blank(config.channels_in + 1)?)?,
             category: 0,
         };
-        Ok(Self { config, sampler, network, blank })
+        let preparation =
+            Preparation::new(&config, PrepareConfig::default(), Readers::none("without a name"));
+        Ok(Self { config, sampler, network, preparation, blank })
     }
 
     /// Conditions from patches of (person ‖ pose) and (garment ‖ pose).
@@ -191,20 +197,31 @@ impl Path {
 }
 
 impl Architecture for FashnVton {
+    type Reading = Reading;
     type Prepared = Prepared;
     type Sample = Sample;
 
-    fn prepare(&self, inputs: &Inputs) -> Result<Prepared, ModelError> {
-        let [height, width] = self.config.input_shape.map(|side| side as u32);
+    fn read(&self, photograph: &RgbImage, role: Role) -> Result<Reading, ModelError> {
+        self.preparation.read(photograph, role)
+    }
+
+    fn bytes(reading: &Reading) -> usize {
+        reading.bytes()
+    }
+
+    fn prepare(
+        &self,
+        person: &Reading,
+        garment: &Reading,
+        category: Category,
+    ) -> Result<Prepared, ModelError> {
         let device = self.network.device();
-        let (person, placement) = picture::fit(&inputs.person, width, height)?;
-        let (garment, _) = picture::fit(&inputs.garment, width, height)?;
         let conditions = self.conditions(
-            &prepare::patches(&self.config, &person, device)?,
-            &prepare::patches(&self.config, &garment, device)?,
-            prepare::category_number(inputs.category),
+            &person.person(category, &self.config, device)?,
+            &garment.garment(category, &self.config, device)?,
+            prepare::category_number(category),
         )?;
-        Ok(Prepared { conditions, placement })
+        Ok(Prepared { conditions, placement: person.placement() })
     }
 
     fn begin(&self, prepared: &Arc<Prepared>, sampling: &Sampling) -> Result<Sample, ModelError> {

@@ -13,8 +13,10 @@ use crate::device::Precision;
 use crate::error::ModelError;
 use crate::fashn_vton::FashnVton;
 use crate::fashn_vton::config::Config;
+use crate::fashn_vton::prepare::PrepareConfig;
 use crate::model::{Model, Sampling};
 use crate::noop::Noop;
+use crate::person::stage::Stage;
 use crate::weights::contract::Expected;
 
 /// Roles of safetensors files and the tensors that each must hold.
@@ -25,6 +27,10 @@ pub(super) struct Kind {
     name: &'static str,
     task: Task,
     contracts: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
+    /// Networks that read photographs: roles of the files that every render needs.
+    readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
+    /// Makes a release do without them.
+    leave_out_readers: fn(&mut ReleaseManifest),
     arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<Arithmetic>, ModelError>,
     build: fn(&Files<'_>, &Device, Precision) -> Result<Model, ModelError>,
 }
@@ -35,13 +41,18 @@ const KINDS: &[Kind] = &[
         name: "fashn-vton",
         task: Task::TryOn,
         contracts: |manifest| Ok(vec![("weights", Config::of(manifest)?.0.contract())]),
+        readers: |manifest| Ok(Config::of(manifest)?.2.readers()),
+        leave_out_readers: |manifest| {
+            let readers = [Stage::Detector, Stage::Pose, Stage::Parser].map(Stage::role);
+            manifest.files.retain(|file| !readers.contains(&file.role.as_str()));
+            PrepareConfig { poses: false, segmentation_free: true }.write(&mut manifest.config);
+        },
         arithmetic: |manifest, sampling| {
-            let (network, sampler) = Config::of(manifest)?;
+            let (network, sampler, _) = Config::of(manifest)?;
             Ok(Some(network.arithmetic(sampler.passes(sampling.steps, sampling.guidance))))
         },
         build: |files, device, precision| {
-            let weights = files.weights("weights")?;
-            let network = FashnVton::release(files.manifest, &weights, device, precision)?;
+            let network = FashnVton::release(files, device, precision)?;
             Ok(Model::new(Arc::clone(files.manifest), network))
         },
     },
@@ -49,6 +60,8 @@ const KINDS: &[Kind] = &[
         name: "noop",
         task: Task::Noop,
         contracts: |_| Ok(Vec::new()),
+        readers: |_| Ok(Vec::new()),
+        leave_out_readers: |_| (),
         arithmetic: |_, _| Ok(None),
         build: |files, _, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest))),
     },
@@ -76,8 +89,17 @@ impl Kind {
                 mistakes
                     .extend(unnamed.map(|(role, _)| format!("files: one with the role {role} is missing")));
             }
-            Err(ModelError::Config { mistakes: more }) => mistakes.extend(more),
+            // The same mistakes would come again below.
+            Err(ModelError::Config { mistakes: more }) => return [mistakes, more].concat(),
             Err(error) => mistakes.push(error.to_string()),
+        }
+        for role in (kind.readers)(manifest).unwrap_or_default() {
+            if manifest.file(role).is_none() {
+                mistakes.push(format!(
+                    "files: one with the role {role} is missing; a network that was trained without poses says \
+                     config.poses = false"
+                ));
+            }
         }
         mistakes
     }
@@ -85,6 +107,11 @@ impl Kind {
     /// The tensors that each file must hold.
     pub(super) fn contracts(&self, manifest: &ReleaseManifest) -> Result<Contracts, ModelError> {
         (self.contracts)(manifest)
+    }
+
+    /// Makes a release whose weights are random do without the networks that read photographs: random ones find nobody.
+    pub(super) fn leave_out_readers(&self, manifest: &mut ReleaseManifest) {
+        (self.leave_out_readers)(manifest);
     }
 
     /// Work of one image.

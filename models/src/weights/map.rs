@@ -82,6 +82,11 @@ impl Weights {
         Ok(self.compare(&self.tensors()?, expected))
     }
 
+    /// What the file is called in errors.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Proves that the file holds the expected tensors and no others, and hands them out.
     pub(crate) fn open(
         &self,

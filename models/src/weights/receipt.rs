@@ -109,7 +109,8 @@ mod tests {
 
     fn manifest(bytes: &[u8]) -> ManifestFile {
         let (role, name) = ("weights".to_owned(), "a.bin".to_owned());
-        ManifestFile { role, name, sha256: Digest::of(bytes), bytes: bytes.len() as u64, source: None }
+        let (sha256, bytes) = (Digest::of(bytes), bytes.len() as u64);
+        ManifestFile { role, name, sha256, bytes, licence: None, noncommercial: false, source: None }
     }
 
     #[test]

@@ -8,5 +8,7 @@
 
 mod batch_invariance;
 mod golden;
+mod golden_preparation;
+mod photographs;
 mod precision;
 mod releases;

@@ -190,7 +190,7 @@ price = 1
 device_time_ms = 100
 licence = "Apache-2.0"
 config = { input_shape = [96, 64], hidden_size = 96, n_heads = 2, double_blocks_depth = 1, single_blocks_depth = 1,
-           patch_size = 8, axes_dim = [8, 20, 20], patch_mixer_depth = 1 }
+           patch_size = 8, axes_dim = [8, 20, 20], patch_mixer_depth = 1, poses = false }
 defaults = { guidance = 1.5, steps = { fast = 1, balanced = 2, best = 3 } }
 limits = { steps_min = 1, steps_max = 10, samples_max = 4 }
 

@@ -74,6 +74,16 @@ readable_integers!(
     i64 = "a whole number"
 );
 
+impl Readable for bool {
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
 impl Readable for f64 {
     fn expected() -> String {
         "a number".to_owned()

@@ -30,7 +30,8 @@ fn content() -> Vec<u8> {
 
 fn file(bytes: &[u8], source: Source) -> ManifestFile {
     let (role, name) = ("weights".to_owned(), "model.safetensors".to_owned());
-    ManifestFile { role, name, sha256: Digest::of(bytes), bytes: bytes.len() as u64, source: Some(source) }
+    let (sha256, bytes) = (Digest::of(bytes), bytes.len() as u64);
+    ManifestFile { role, name, sha256, bytes, licence: None, noncommercial: false, source: Some(source) }
 }
 
 fn on_hub() -> Source {
