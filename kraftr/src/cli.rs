@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
-use kraftr_protocol::{Category, WatermarkRef};
+use kraftr_protocol::{Category, Quality, WatermarkRef};
 
 pub use self::admin::*;
 pub use self::model::*;
@@ -288,7 +288,10 @@ pub struct RenderArgs {
     /// A release that `kraftr model list` shows [default: the first]
     #[arg(long, value_name = "RELEASE")]
     pub model: Option<String>,
-    /// Denoise steps [default: the release's for balanced quality]
+    /// Time against fidelity: fast, balanced or best
+    #[arg(long, value_name = "QUALITY", default_value_t = Quality::Balanced)]
+    pub quality: Quality,
+    /// Denoise steps, taken in the way of that quality [default: the release's for it]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<u32>,
     /// Where it runs: `cpu`, `cuda` or `cuda:N`

@@ -19,13 +19,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         category: bundled::SAMPLE_CATEGORY,
         garment_photo: GarmentPhoto::FlatLay,
     })?;
-    let defaults = &model.manifest().defaults;
-    let (steps, guidance) = (defaults.steps[&Quality::Balanced], defaults.guidance);
     let mut best = f64::INFINITY;
     let mut picture = RgbImage::default();
     for seed in 0..5 {
         let began = Instant::now();
-        let mut sample = model.begin(&prepared, &Sampling { steps, guidance, seed })?;
+        let mut sample = model.begin(&prepared, &Sampling::of(model.manifest(), Quality::Balanced, seed))?;
         while !sample.is_done() {
             model.step(&mut [&mut sample])?;
         }

@@ -8,5 +8,6 @@ pub(crate) mod config;
 pub(crate) mod mmdit;
 pub(crate) mod pipeline;
 pub(crate) mod prepare;
+mod walk;
 
 pub(crate) use pipeline::FashnVton;

@@ -25,7 +25,7 @@ pub use candle_core::Device;
 pub use device::{DeviceError, Precision};
 pub use error::ModelError;
 pub use kraftr_imaging::RgbImage;
-pub use model::{Inputs, Model, Prepared, Reading, Role, Sample, Sampling};
+pub use model::{Evaluations, Inputs, Model, Prepared, Reading, Role, Sample, Sampling};
 pub use person::stage::{Missing, Stage};
 pub use registry::{CheckReport, ContractCheck, FileCheck, Golden, Place, Registry};
 pub use weights::contract::{Mismatch, Misshaped};

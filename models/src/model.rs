@@ -5,10 +5,12 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use kraftr_imaging::RgbImage;
-use kraftr_protocol::{Category, GarmentPhoto, ReleaseManifest};
+use kraftr_protocol::manifest::Method;
+use kraftr_protocol::{Category, GarmentPhoto, Quality, ReleaseManifest};
 
 use crate::{ModelError, picture};
 
@@ -43,6 +45,39 @@ pub struct Sampling {
     pub guidance: f64,
     /// Seed of the sample's random stream.
     pub seed: u64,
+    /// How each step is taken.
+    pub method: Method,
+}
+
+impl Sampling {
+    /// As a release samples at that quality.
+    pub fn of(manifest: &ReleaseManifest, quality: Quality, seed: u64) -> Self {
+        let settings = manifest.quality(quality);
+        Self { steps: settings.steps, guidance: manifest.defaults.guidance, seed, method: settings.method() }
+    }
+}
+
+/// Rows that an image has sent through the network; a guided step sends two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evaluations {
+    /// Through all blocks.
+    pub whole: u32,
+    /// Through the first block, the others' result being used again.
+    pub reused: u32,
+}
+
+impl Evaluations {
+    /// Counts a row.
+    pub(crate) fn count(&mut self, whole: bool) {
+        *if whole { &mut self.whole } else { &mut self.reused } += 1;
+    }
+}
+
+impl AddAssign for Evaluations {
+    fn add_assign(&mut self, other: Self) {
+        self.whole += other.whole;
+        self.reused += other.reused;
+    }
 }
 
 /// A network with its sampler: what an implementer of a new architecture writes.
@@ -69,6 +104,8 @@ pub(crate) trait Architecture: Send + Sync + 'static {
     fn begin(&self, prepared: &Arc<Self::Prepared>, sampling: &Sampling) -> Result<Self::Sample, ModelError>;
     /// Advances every sample by one denoise step in one pass. None of them is done.
     fn step(&self, batch: &mut [&mut Self::Sample]) -> Result<(), ModelError>;
+    /// What the sample has cost so far.
+    fn evaluations(&self, sample: &Self::Sample) -> Evaluations;
     /// What the model expects to come out, in the size the network paints.
     fn preview(&self, sample: &Self::Sample) -> Result<RgbImage, ModelError>;
     /// The picture, in the size the network paints.
@@ -112,6 +149,13 @@ pub struct Sample {
     step: u32,
     steps: u32,
     inner: Box<dyn Any + Send>,
+}
+
+impl Prepared {
+    /// What the release that prepared it says of itself.
+    pub fn manifest(&self) -> &ReleaseManifest {
+        &self.release
+    }
 }
 
 impl Sample {
@@ -223,6 +267,12 @@ impl Model {
         Ok(())
     }
 
+    /// What a sample has cost so far.
+    pub fn evaluations(&self, sample: &Sample) -> Result<Evaluations, ModelError> {
+        self.owns(&sample.release)?;
+        self.inner.evaluations(&*sample.inner).ok_or_else(|| self.foreign(&sample.release))
+    }
+
     /// What the model expects to come out of a sample, in the size it paints: not enlarged.
     /// Before the first step that is the noise.
     pub fn preview(&self, sample: &Sample) -> Result<RgbImage, ModelError> {
@@ -254,6 +304,9 @@ impl Model {
         }
         if !(1.0..=20.0).contains(&sampling.guidance) {
             return Err(ModelError::Sampling { field: "guidance", message: "must be 1 to 20".to_owned() });
+        }
+        if let Some(&(field, must)) = sampling.method.mistakes().first() {
+            return Err(ModelError::Sampling { field, message: must.to_owned() });
         }
         Ok(())
     }
@@ -319,6 +372,7 @@ trait Erased: Send + Sync {
         sampling: &Sampling,
     ) -> Outcome<Box<dyn Any + Send>>;
     fn step(&self, batch: Vec<&mut (dyn Any + Send)>) -> Outcome<()>;
+    fn evaluations(&self, sample: &(dyn Any + Send)) -> Option<Evaluations>;
     fn preview(&self, sample: &(dyn Any + Send)) -> Outcome<RgbImage>;
     fn finish(&self, sample: Box<dyn Any + Send>) -> Outcome<RgbImage>;
 }
@@ -356,6 +410,10 @@ impl<A: Architecture> Erased for A {
         let mut batch: Vec<_> =
             batch.into_iter().map(|state| state.downcast_mut::<A::Sample>()).collect::<Option<_>>()?;
         Some(Architecture::step(self, &mut batch))
+    }
+
+    fn evaluations(&self, sample: &(dyn Any + Send)) -> Option<Evaluations> {
+        Some(Architecture::evaluations(self, sample.downcast_ref()?))
     }
 
     fn preview(&self, sample: &(dyn Any + Send)) -> Outcome<RgbImage> {

@@ -7,7 +7,7 @@ use kraftr_imaging::RgbImage;
 use kraftr_protocol::{Category, ReleaseManifest};
 
 use crate::error::ModelError;
-use crate::model::{Architecture, Role, Sampling};
+use crate::model::{Architecture, Evaluations, Role, Sampling};
 use crate::noise;
 use crate::picture;
 
@@ -66,6 +66,10 @@ impl Architecture for Noop {
 
     fn step(&self, _: &mut [&mut Grain]) -> Result<(), ModelError> {
         Ok(())
+    }
+
+    fn evaluations(&self, _: &Grain) -> Evaluations {
+        Evaluations::default()
     }
 
     fn preview(&self, sample: &Grain) -> Result<RgbImage, ModelError> {

@@ -1,4 +1,6 @@
-//! Step mathematics, pure: times, guidance, Euler.
+//! Step mathematics, pure: times, guidance, solvers, reuse.
 
+pub(crate) mod cache;
 pub(crate) mod guidance;
 pub(crate) mod rectified_flow;
+pub(crate) mod solver;

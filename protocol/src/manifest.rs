@@ -1,5 +1,6 @@
 //! A release's manifest: one TOML file that says what a model is, what it needs and what it costs.
 
+mod quality;
 mod read;
 mod source;
 
@@ -8,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
+pub use self::quality::{Method, QualitySettings, Solver};
 use self::read::{Notes, Table, readable_words};
 pub use self::source::{Hub, Source, bucket_and_key};
 use crate::limits;
@@ -61,11 +63,9 @@ impl ManifestFile {
     }
 }
 
-/// How a release samples unless the caller says otherwise.
+/// How a release samples at any quality unless the caller says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Defaults {
-    /// Denoise steps for each quality.
-    pub steps: BTreeMap<Quality, u32>,
     /// Classifier-free guidance; 1 means none.
     pub guidance: f64,
 }
@@ -118,6 +118,8 @@ pub struct ReleaseManifest {
     pub config: toml::Table,
     /// How it samples.
     pub defaults: Defaults,
+    /// How it samples at each quality: `[quality.fast]`, `[quality.balanced]` and `[quality.best]`.
+    pub quality: BTreeMap<Quality, QualitySettings>,
     /// What it accepts.
     pub limits: ReleaseLimits,
     /// What it needs.
@@ -197,6 +199,17 @@ impl ReleaseManifest {
         self.files.iter().find(|file| file.noncommercial)
     }
 
+    /// How it samples at that quality.
+    pub fn quality(&self, quality: Quality) -> &QualitySettings {
+        self.quality.get(&quality).expect("a manifest that was read names every quality")
+    }
+
+    /// Passes through the network that one image of `steps` steps takes at that quality.
+    pub fn evaluations(&self, quality: Quality, steps: u32) -> f64 {
+        let settings = self.quality(quality);
+        settings.evaluations(self.defaults.guidance) * f64::from(steps) / f64::from(settings.steps.max(1))
+    }
+
     fn read(mut table: Table<'_>, plain: &toml::Table) -> Option<Self> {
         let name = table.text("name", is_name, "use 1 to 64 lower-case letters, digits, dots and dashes");
         let title = table.text("title", not_empty, NOT_EMPTY);
@@ -223,7 +236,8 @@ impl ReleaseManifest {
         // What is in it, the architecture validates.
         drop(table.optional_table("config"));
         let (steps, limits) = table.table("limits").map(ReleaseLimits::read).unwrap_or_default();
-        let defaults = table.table("defaults").and_then(|defaults| Defaults::read(defaults, steps.as_ref()));
+        let defaults = table.table("defaults").and_then(Defaults::read);
+        let quality = table.table("quality").and_then(|table| quality::read(table, steps.as_ref()));
         let files = read_files(&mut table);
         table.finish();
         Some(Self {
@@ -242,6 +256,7 @@ impl ReleaseManifest {
             source: source.ok()?,
             config: plain.get("config").and_then(toml::Value::as_table).cloned().unwrap_or_default(),
             defaults: defaults?,
+            quality: quality?,
             limits: limits?,
             files: files?,
         })
@@ -273,22 +288,10 @@ impl ReleaseLimits {
 }
 
 impl Defaults {
-    /// `allowed` is none where the limits are wrong themselves.
-    fn read(mut table: Table<'_>, allowed: Option<&RangeInclusive<u32>>) -> Option<Self> {
+    fn read(mut table: Table<'_>) -> Option<Self> {
         let guidance = table.checked("guidance", |g| (1.0..=20.0).contains(g), "must be 1 to 20");
-        let steps = table.table("steps").map(|mut steps| {
-            let within = |number: &u32| allowed.is_none_or(|allowed| allowed.contains(number));
-            let of = |quality: &Quality| {
-                let number =
-                    steps.checked(quality.as_str(), within, "must be within limits.steps_min and steps_max");
-                number.map(|number| (*quality, number))
-            };
-            let all: Vec<Option<(Quality, u32)>> = Quality::ALL.iter().map(of).collect();
-            steps.finish();
-            all.into_iter().collect::<Option<BTreeMap<_, _>>>()
-        });
         table.finish();
-        Some(Self { guidance: guidance?, steps: steps.flatten()? })
+        Some(Self { guidance: guidance? })
     }
 }
 

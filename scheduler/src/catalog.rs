@@ -64,14 +64,16 @@ impl Model {
 
     /// Denoise steps of a quality.
     pub fn steps(&self, quality: Quality) -> u32 {
-        *self.release.defaults.steps.get(&quality).expect("a manifest names the steps of every quality")
+        self.release.quality(quality).steps
     }
 
-    /// Device time that `samples` images of `steps` steps are expected to take.
-    pub fn estimate(&self, samples: u32, steps: u32) -> GpuMillis {
-        let balanced = u64::from(self.steps(Quality::Balanced)).max(1);
-        let millis = self.release.device_time_ms.0 * u64::from(samples) * u64::from(steps) / balanced;
-        GpuMillis(millis.max(1))
+    /// Device time that `samples` images of `steps` steps at `quality` are expected to take: as many passes through
+    /// the network as the manifest says, against those at balanced quality.
+    pub fn estimate(&self, samples: u32, quality: Quality, steps: u32) -> GpuMillis {
+        let passes = |quality, steps| self.release.evaluations(quality, steps);
+        let balanced = passes(Quality::Balanced, self.steps(Quality::Balanced));
+        let images = f64::from(samples) * passes(quality, steps) / balanced;
+        GpuMillis(((self.release.device_time_ms.0 as f64 * images).round() as u64).max(1))
     }
 }
 
@@ -83,7 +85,8 @@ mod tests {
         let text = format!(
             "name = '{name}'\ntitle = 'T'\ntask = '{task}'\narchitecture = 'a'\nsize = [96, 144]\n\
              categories = ['tops']\nprice = 2\ndevice_time_ms = 1000\nlicence = 'MIT'\n\
-             [defaults]\nguidance = 1.5\nsteps = {{ fast = 5, balanced = 10, best = 20 }}\n\
+             [defaults]\nguidance = 1.5\n[quality.fast]\nsteps = 5\nevaluations = 6\n\
+             [quality.balanced]\nsteps = 10\n[quality.best]\nsteps = 20\n\
              [limits]\nsteps_min = 1\nsteps_max = 50\nsamples_max = 4\n"
         );
         ReleaseManifest::parse(name, &text).unwrap()
@@ -111,11 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn price_and_time_follow_the_images_and_steps() {
+    fn price_and_time_follow_images_quality_and_steps() {
         let catalog = Catalog::new(vec![manifest("one", "try-on")]);
         let model = catalog.get("one").unwrap();
         assert_eq!(model.price(3), Credits(6));
-        assert_eq!(model.estimate(1, 10), GpuMillis(1_000));
-        assert_eq!(model.estimate(2, 20), GpuMillis(4_000));
+        let millis = |samples, quality, steps| model.estimate(samples, quality, steps).0;
+        assert_eq!(millis(1, Quality::Balanced, 10), 1_000);
+        assert_eq!(millis(2, Quality::Best, 20), 4_000);
+        assert_eq!(millis(1, Quality::Fast, 5), 300, "six passes against twenty");
+        assert_eq!(millis(1, Quality::Fast, 10), 600);
     }
 }

@@ -173,10 +173,12 @@ impl Pipeline {
     ) -> Result<(Vec<RgbImage>, Duration), Ending> {
         begins("denoise");
         let spec = &grant.spec;
+        let method = prepared.manifest().quality(spec.quality).method();
         let sampling = |n| Sampling {
             steps: spec.steps,
             guidance: spec.guidance,
             seed: spec.seed.wrapping_add(u64::from(n)),
+            method,
         };
         let (line, mut running) = Running::line();
         let begin = Begin {

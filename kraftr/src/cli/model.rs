@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, value_parser};
 use kraftr_models::Precision;
+use kraftr_protocol::Quality;
 use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
 
 use crate::config::pulling;
@@ -109,9 +110,15 @@ pub struct BenchArgs {
     /// In what numbers: f32, f16 or bf16 [default: f32 on a CPU, bf16 on a GPU]
     #[arg(long = "dtype", value_name = "DTYPE")]
     pub precision: Option<Precision>,
-    /// Denoise steps [default: the release's for balanced quality]
+    /// Time against fidelity: fast, balanced or best
+    #[arg(long, value_name = "QUALITY", default_value_t = Quality::Balanced)]
+    pub quality: Quality,
+    /// Denoise steps, taken in the way of that quality [default: the release's for it]
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
+    /// Classifier-free guidance, 1 to 20; 1 is one pass a step [default: the release's]
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
     /// Images in one pass
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(SAMPLES_MAX)))]
     pub samples: u32,

@@ -63,14 +63,15 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
 
 fn sampling(args: &RenderArgs, manifest: &ReleaseManifest) -> Result<Sampling> {
     let limits = &manifest.limits;
-    let steps = args.steps.unwrap_or(manifest.defaults.steps[&Quality::Balanced]);
+    let sampling = Sampling::of(manifest, args.quality, args.seed);
+    let steps = args.steps.unwrap_or(sampling.steps);
     if !(limits.steps_min..=limits.steps_max).contains(&steps) {
         bail!("--steps {steps}: {} takes {} to {} steps", manifest.name, limits.steps_min, limits.steps_max);
     }
     if args.samples > limits.samples_max {
         bail!("--samples {}: {} makes at most {}", args.samples, manifest.name, limits.samples_max);
     }
-    Ok(Sampling { steps, guidance: manifest.defaults.guidance, seed: args.seed })
+    Ok(Sampling { steps, ..sampling })
 }
 
 fn read_inputs(args: &RenderArgs) -> Result<Inputs> {
@@ -105,11 +106,7 @@ impl Bundled {
                 category: bundled::SAMPLE_CATEGORY,
                 garment_photo: GarmentPhoto::FlatLay,
             },
-            sampling: Sampling {
-                steps: manifest.defaults.steps[&Quality::Balanced],
-                guidance: manifest.defaults.guidance,
-                seed: 0,
-            },
+            sampling: Sampling::of(manifest, Quality::Balanced, 0),
         })
     }
 }

@@ -41,7 +41,15 @@ poses = false
 
 [defaults]
 guidance = 1.5
-steps = { fast = 1, balanced = 2, best = 3 }
+
+[quality.fast]
+steps = 1
+
+[quality.balanced]
+steps = 2
+
+[quality.best]
+steps = 3
 
 [limits]
 steps_min = 1

@@ -2,7 +2,7 @@
 
 use super::config::{Config, SamplerConfig};
 use crate::arithmetic::{Arithmetic, Part};
-use crate::sampler::guidance;
+use crate::sampler::guidance::Guidance;
 
 impl Config {
     /// Work of so many passes. What is done once for a render (the embedding of its pictures) is left out.
@@ -38,9 +38,10 @@ impl Config {
 }
 
 impl SamplerConfig {
-    /// Passes of one image: two for a guided step, one for another.
+    /// Passes of one image as the reference samples it: two for a guided step, one for another.
     pub(crate) fn passes(self, steps: u32, guidance: f64) -> u32 {
-        let guided = |step: &u32| guidance::is_guided(guidance, *step, steps, self.skip_guidance_last);
+        let guidance = Guidance { scale: guidance, interval: [0.0, 1.0], skip_last: self.skip_guidance_last };
+        let guided = |step: &u32| guidance.applies(0.0, *step, steps);
         steps + (0..steps).filter(guided).count() as u32
     }
 }

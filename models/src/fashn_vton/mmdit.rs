@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::config::Config;
 use crate::layers::attention::{Stream as Heads, attend};
 use crate::layers::linear::{After, Linear};
-use crate::layers::modulation::{Modulation, Pieces};
+use crate::layers::modulation::{Modulations, Pieces, Place};
 use crate::layers::norm::HeadNorms;
 use crate::layers::rope::Rope;
 use crate::trace::Trace;
@@ -17,28 +17,50 @@ use crate::weights::Tensors;
 /// Sinusoids of the timestep embedding: cosines, then as many sines.
 const WAVES: usize = 128;
 
-/// One forward pass's arguments; row `i` of each belongs to one sample or to its unconditional half.
+/// What goes through the blocks; row `i` of each belongs to one sample or to its unconditional half.
+#[derive(Clone)]
 pub(crate) struct Rows {
-    /// Embedded person tokens, `[b, n, d]`.
+    /// Person tokens, `[b, n, d]`.
     pub(crate) person: Tensor,
-    /// Embedded garment tokens, `[b, n, d]`.
+    /// Garment tokens, `[b, n, d]`.
     pub(crate) garment: Tensor,
-    /// Times from 0 (noise) to 1 (picture).
-    pub(crate) times: Vec<f32>,
-    /// Garment categories; 0 is none.
-    pub(crate) categories: Vec<u32>,
+    /// Rows of [`Mmdit::modulations`], `[b, columns]`.
+    pub(crate) modulations: Tensor,
+}
+
+impl Rows {
+    /// Some of the rows, in that order.
+    pub(crate) fn select(&self, rows: &[usize]) -> Result<Self> {
+        if rows.iter().copied().eq(0..self.person.dim(0)?) {
+            return Ok(self.clone());
+        }
+        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
+        let rows = Tensor::new(rows, self.person.device())?;
+        let of = |tensor: &Tensor| tensor.index_select(&rows, 0);
+        Ok(Self {
+            person: of(&self.person)?,
+            garment: of(&self.garment)?,
+            modulations: of(&self.modulations)?,
+        })
+    }
 }
 
 /// The network.
+///
+/// A pass is [`Self::open`], [`Self::deepen`] and [`Self::close`] one after the other, so that whoever
+/// remembers what lies between the first block and the last layer can leave the middle out.
 pub(crate) struct Mmdit {
     time: [Linear; 2],
     category: Option<Tensor>,
     noise: Linear,
     person: Linear,
     garment: Linear,
+    modulations: Modulations,
     mixers: Vec<SingleBlock>,
     doubles: Vec<DoubleBlock>,
     singles: Vec<SingleBlock>,
+    /// The last single block, which nobody asks for garment tokens.
+    parting: Option<PartingBlock>,
     last: FinalLayer,
     rope: Rope,
     device: Device,
@@ -48,31 +70,42 @@ pub(crate) struct Mmdit {
 impl Mmdit {
     /// Builds the network from the tensors of a checkpoint that passed [`Config::contract`].
     pub(crate) fn load(config: &Config, tensors: &Tensors<'_>) -> Result<Self> {
-        let singles = |name: &str, depth: usize| {
+        let mut modulations = Modulations::new(config.hidden_size);
+        let mut singles = |name: &str, depth: usize| {
             (0..depth)
-                .map(|n| SingleBlock::load(config, tensors, &format!("{name}.{n}")))
+                .map(|n| SingleBlock::load(config, tensors, &mut modulations, &format!("{name}.{n}")))
                 .collect::<Result<Vec<_>>>()
         };
+        let mixers = singles("x_patch_mixer", config.mixers())?;
+        let mut singles = singles("single_blocks", config.single_blocks_depth)?;
+        let parting = singles.pop().map(|block| {
+            let name = format!("single_blocks.{}", singles.len());
+            PartingBlock::load(block, tensors, &name)
+        });
         let [noise, person] = person_embedders(config, tensors)?;
+        let f32_tensor = |name: &str| tensors.get(name)?.to_dtype(DType::F32);
+        let time = |name: &str| {
+            let layer = |part: &str| f32_tensor(&format!("t_embedder.mlp.{name}.{part}"));
+            Linear::new(&layer("weight")?, Some(layer("bias")?))
+        };
         Ok(Self {
-            time: [
-                Linear::load(tensors, "t_embedder.mlp.in_layer")?,
-                Linear::load(tensors, "t_embedder.mlp.out_layer")?,
-            ],
-            category: if config.n_classes > 0 { Some(tensors.get("y_embedder.weight")?) } else { None },
+            time: [time("in_layer")?, time("out_layer")?],
+            category: if config.n_classes > 0 { Some(f32_tensor("y_embedder.weight")?) } else { None },
             noise,
             person,
             garment: Linear::new(
                 &tensors.get("garment_embedder.proj.weight")?.flatten_from(1)?,
                 Some(tensors.get("garment_embedder.proj.bias")?),
             )?,
-            mixers: singles("x_patch_mixer", config.mixers())?,
+            mixers,
             doubles: (0..config.double_blocks_depth)
-                .map(|n| DoubleBlock::load(config, tensors, &format!("double_blocks.{n}")))
+                .map(|n| DoubleBlock::load(config, tensors, &mut modulations, &format!("double_blocks.{n}")))
                 .collect::<Result<_>>()?,
-            singles: singles("single_blocks", config.single_blocks_depth)?,
-            last: FinalLayer::load(config, tensors)?,
-            rope: Rope::new(config.grid(), &config.axes_dim, config.theta, tensors.device())?,
+            singles,
+            parting: parting.transpose()?,
+            last: FinalLayer::load(tensors, &mut modulations)?,
+            rope: Rope::new(config.grid(), &config.axes_dim, config.theta, config.n_heads, tensors.device())?,
+            modulations,
             device: tensors.device().clone(),
             dtype: tensors.dtype(),
         })
@@ -98,35 +131,70 @@ impl Mmdit {
         self.garment.forward(&patches.to_dtype(self.dtype)?)
     }
 
-    /// The velocity in patches, `[b, n, patch]`, in f32 whatever the network computes in.
-    pub(crate) fn forward(&self, rows: &Rows, trace: &mut Trace) -> Result<Tensor> {
-        let mut vector = self.embed_times(&rows.times)?;
+    /// What all blocks take from time and category, a row for each pair: all that a pass needs to know of them.
+    /// Times run from 0 (noise) to 1 (picture); category 0 is none.
+    pub(crate) fn modulations(&self, at: &[(f32, u32)], trace: &mut Trace) -> Result<Tensor> {
+        let (times, categories): (Vec<f32>, Vec<u32>) = at.iter().copied().unzip();
+        let mut vector = self.embed_times(&times)?;
         trace.note(|| "t_embedder".to_owned(), &vector);
         if let Some(table) = &self.category {
-            let categories = Tensor::new(rows.categories.as_slice(), &self.device)?;
-            vector = (vector + table.index_select(&categories, 0)?)?;
+            vector = (vector + table.index_select(&Tensor::new(categories, &self.device)?, 0)?)?;
         }
-        let active = vector.silu()?;
+        self.modulations.table(&vector.silu()?)
+    }
 
-        let (mut person, mut garment) = (rows.person.clone(), rows.garment.clone());
-        for (n, block) in self.mixers.iter().enumerate() {
-            person = block.forward(&person, &active, &self.rope)?;
-            trace.note(|| format!("patch_mixer.{n}"), &person);
+    /// The first block. A network in which none comes before the single blocks gives the rows back.
+    pub(crate) fn open(&self, rows: &Rows, trace: &mut Trace) -> Result<Rows> {
+        self.stem(rows, 0, 1, trace)
+    }
+
+    /// The other blocks: person tokens for the last layer, `[b, n, d]`.
+    pub(crate) fn deepen(&self, opened: &Rows, trace: &mut Trace) -> Result<Tensor> {
+        let rows = self.stem(opened, 1, self.mixers.len() + self.doubles.len(), trace)?;
+        let pass = self.pass(&rows.modulations);
+        let n = rows.garment.dim(1)?;
+        let mut both = Tensor::cat(&[&rows.garment, &rows.person], 1)?;
+        for (at, block) in self.singles.iter().enumerate() {
+            both = block.forward(&both, pass)?;
+            trace.note(|| format!("single_blocks.{at}"), &both);
         }
-        for (n, block) in self.doubles.iter().enumerate() {
-            (person, garment) = block.forward(&person, &garment, &active, &self.rope)?;
-            trace.note(|| format!("double_blocks.{n}.img"), &person);
-            trace.note(|| format!("double_blocks.{n}.garment"), &garment);
-        }
-        let n = garment.dim(1)?;
-        let mut both = Tensor::cat(&[&garment, &person], 1)?;
-        for (n, block) in self.singles.iter().enumerate() {
-            both = block.forward(&both, &active, &self.rope)?;
-            trace.note(|| format!("single_blocks.{n}"), &both);
-        }
-        let velocity = self.last.forward(&both.narrow(1, n, n)?, &active)?;
+        let person = both.narrow(1, n, n)?;
+        let Some(block) = &self.parting else { return Ok(person) };
+        let person = block.forward(&both.narrow(1, 0, n)?, &person, pass)?;
+        trace.note(|| format!("single_blocks.{}", self.singles.len()), &person);
+        Ok(person)
+    }
+
+    /// The last layer: the velocity in patches, `[b, n, patch]` in f32, from person tokens.
+    pub(crate) fn close(&self, person: &Tensor, modulations: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        let velocity = self.last.forward(person, self.pass(modulations))?.to_dtype(DType::F32)?;
         trace.note(|| "final_layer".to_owned(), &velocity);
-        velocity.to_dtype(DType::F32)
+        Ok(velocity)
+    }
+
+    /// Blocks `from` to `to`, not included, of mixers and double blocks in a row.
+    fn stem(&self, rows: &Rows, from: usize, to: usize, trace: &mut Trace) -> Result<Rows> {
+        let mut rows = rows.clone();
+        let modulations = rows.modulations.clone();
+        let pass = self.pass(&modulations);
+        let taken = |first: usize, count: usize| {
+            let local = |n: usize| n.saturating_sub(first).min(count);
+            local(from)..local(to)
+        };
+        for n in taken(0, self.mixers.len()) {
+            rows.person = self.mixers[n].forward(&rows.person, pass)?;
+            trace.note(|| format!("patch_mixer.{n}"), &rows.person);
+        }
+        for n in taken(self.mixers.len(), self.doubles.len()) {
+            (rows.person, rows.garment) = self.doubles[n].forward(&rows.person, &rows.garment, pass)?;
+            trace.note(|| format!("double_blocks.{n}.img"), &rows.person);
+            trace.note(|| format!("double_blocks.{n}.garment"), &rows.garment);
+        }
+        Ok(rows)
+    }
+
+    fn pass<'a>(&'a self, rows: &'a Tensor) -> Pass<'a> {
+        Pass { modulations: &self.modulations, rows, rope: &self.rope }
     }
 
     fn embed_times(&self, times: &[f32]) -> Result<Tensor> {
@@ -139,10 +207,23 @@ impl Mmdit {
             waves.extend((0..WAVES).map(|n| angle(n).cos()));
             waves.extend((0..WAVES).map(|n| angle(n).sin()));
         }
-        let waves = Tensor::from_vec(waves, (times.len(), 2 * WAVES), &self.device)?;
-        let waves = waves.to_dtype(self.dtype)?.unsqueeze(1)?;
+        let waves = Tensor::from_vec(waves, (1, times.len(), 2 * WAVES), &self.device)?;
         let [into, out] = &self.time;
-        out.forward(&into.forward(&waves)?.silu()?)?.squeeze(1)
+        out.forward(&into.forward(&waves)?.silu()?)?.squeeze(0)
+    }
+}
+
+/// What every block of a pass is told.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    modulations: &'a Modulations,
+    rows: &'a Tensor,
+    rope: &'a Rope,
+}
+
+impl<'a> Pass<'a> {
+    fn pieces(&self, place: Place) -> Pieces<'a> {
+        self.modulations.pieces(self.rows, place)
     }
 }
 
@@ -158,7 +239,7 @@ fn person_embedders(config: &Config, tensors: &Tensors<'_>) -> Result<[Linear; 2
 
 /// One stream: attention and MLP read the same normed tokens.
 struct SingleBlock {
-    modulation: Modulation,
+    modulation: Place,
     into: Linear,
     out: Linear,
     norms: HeadNorms,
@@ -168,9 +249,14 @@ struct SingleBlock {
 }
 
 impl SingleBlock {
-    fn load(config: &Config, tensors: &Tensors<'_>, name: &str) -> Result<Self> {
+    fn load(
+        config: &Config,
+        tensors: &Tensors<'_>,
+        modulations: &mut Modulations,
+        name: &str,
+    ) -> Result<Self> {
         Ok(Self {
-            modulation: Modulation::load(tensors, &format!("{name}.modulation.lin"), config.hidden_size)?,
+            modulation: modulations.load(tensors, &format!("{name}.modulation.lin"))?,
             into: Linear::load(tensors, &format!("{name}.linear1"))?,
             out: Linear::load(tensors, &format!("{name}.linear2"))?,
             norms: HeadNorms::load(tensors, &format!("{name}.norm"))?,
@@ -181,14 +267,44 @@ impl SingleBlock {
     }
 
     /// `[b, n, d]` to the same.
-    fn forward(&self, x: &Tensor, active: &Tensor, rope: &Rope) -> Result<Tensor> {
-        let pieces = self.modulation.forward(active)?;
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.seeing(x, None, pass)
+    }
+
+    /// The same where the tokens of `x` also attend to those of another stream, which come first.
+    fn seeing(&self, x: &Tensor, other: Option<Heads<'_>>, pass: Pass<'_>) -> Result<Tensor> {
+        let pieces = pass.pieces(self.modulation);
         // (b, n, 3 d + inner)
-        let both = self.into.fused(&[x], Some((&pieces, 0)), &After::Gelu(3 * self.width))?;
-        let qkv = both.narrow(2, 0, 3 * self.width)?;
+        let both = self.into.fused(&[x], Some((pieces, 0)), &After::Gelu(3 * self.width))?;
         let mlp = both.narrow(2, 3 * self.width, self.inner)?;
-        let attention = attend(&[Heads { qkv: &qkv, norms: &self.norms }], self.heads, rope)?;
-        self.out.fused(&[&attention, &mlp], None, &After::Gated(x, &pieces, 2))
+        let own = Heads::asking(&both, self.width, &self.norms)?;
+        let streams: Vec<_> = other.into_iter().chain([own]).collect();
+        let attention = attend(&streams, self.heads, pass.rope)?;
+        self.out.fused(&[&attention, &mlp], None, &After::Gated(x, pieces, 2))
+    }
+}
+
+/// The last single block: the garment's tokens end here, so nothing is made of them but keys and values.
+struct PartingBlock {
+    block: SingleBlock,
+    garment: Linear,
+}
+
+impl PartingBlock {
+    fn load(block: SingleBlock, tensors: &Tensors<'_>, name: &str) -> Result<Self> {
+        let part = |part: &str| {
+            tensors.get(&format!("{name}.linear1.{part}"))?.narrow(0, block.width, 2 * block.width)
+        };
+        let garment = Linear::new(&part("weight")?, Some(part("bias")?))?;
+        Ok(Self { block, garment })
+    }
+
+    /// Garment and person tokens, `[b, n, d]` each, to person tokens.
+    fn forward(&self, garment: &Tensor, person: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let pieces = pass.pieces(self.block.modulation);
+        let kv = self.garment.fused(&[garment], Some((pieces, 0)), &After::Nothing)?;
+        let garment = Heads::silent(&kv, self.block.width, &self.block.norms)?;
+        self.block.seeing(person, Some(garment), pass)
     }
 }
 
@@ -197,43 +313,44 @@ struct DoubleBlock {
     person: Stream,
     garment: Stream,
     heads: usize,
+    width: usize,
 }
 
 impl DoubleBlock {
-    fn load(config: &Config, tensors: &Tensors<'_>, name: &str) -> Result<Self> {
+    fn load(
+        config: &Config,
+        tensors: &Tensors<'_>,
+        modulations: &mut Modulations,
+        name: &str,
+    ) -> Result<Self> {
         Ok(Self {
-            person: Stream::load(config, tensors, &format!("{name}.img"))?,
-            garment: Stream::load(config, tensors, &format!("{name}.txt"))?,
+            person: Stream::load(tensors, modulations, &format!("{name}.img"))?,
+            garment: Stream::load(tensors, modulations, &format!("{name}.txt"))?,
             heads: config.n_heads,
+            width: config.hidden_size,
         })
     }
 
-    fn forward(
-        &self,
-        person: &Tensor,
-        garment: &Tensor,
-        active: &Tensor,
-        rope: &Rope,
-    ) -> Result<(Tensor, Tensor)> {
+    fn forward(&self, person: &Tensor, garment: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
         let n = garment.dim(1)?;
-        let (of_person, of_garment) =
-            (self.person.modulation.forward(active)?, self.garment.modulation.forward(active)?);
-        let garment_qkv = self.garment.qkv.fused(&[garment], Some((&of_garment, 0)), &After::Nothing)?;
-        let person_qkv = self.person.qkv.fused(&[person], Some((&of_person, 0)), &After::Nothing)?;
+        let of_person = pass.pieces(self.person.modulation);
+        let of_garment = pass.pieces(self.garment.modulation);
+        let garment_qkv = self.garment.qkv.fused(&[garment], Some((of_garment, 0)), &After::Nothing)?;
+        let person_qkv = self.person.qkv.fused(&[person], Some((of_person, 0)), &After::Nothing)?;
         let streams = [
-            Heads { qkv: &garment_qkv, norms: &self.garment.norms },
-            Heads { qkv: &person_qkv, norms: &self.person.norms },
+            Heads::asking(&garment_qkv, self.width, &self.garment.norms)?,
+            Heads::asking(&person_qkv, self.width, &self.person.norms)?,
         ];
-        let mixed = attend(&streams, self.heads, rope)?; // (b, 2 n, d)
-        let person = self.person.rest(person, &mixed.narrow(1, n, n)?, &of_person)?;
-        let garment = self.garment.rest(garment, &mixed.narrow(1, 0, n)?, &of_garment)?;
+        let mixed = attend(&streams, self.heads, pass.rope)?; // (b, 2 n, d)
+        let person = self.person.rest(person, &mixed.narrow(1, n, n)?, of_person)?;
+        let garment = self.garment.rest(garment, &mixed.narrow(1, 0, n)?, of_garment)?;
         Ok((person, garment))
     }
 }
 
 /// The layers of one stream of a double block.
 struct Stream {
-    modulation: Modulation,
+    modulation: Place,
     qkv: Linear,
     norms: HeadNorms,
     proj: Linear,
@@ -242,9 +359,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn load(config: &Config, tensors: &Tensors<'_>, name: &str) -> Result<Self> {
+    fn load(tensors: &Tensors<'_>, modulations: &mut Modulations, name: &str) -> Result<Self> {
         Ok(Self {
-            modulation: Modulation::load(tensors, &format!("{name}_mod.lin"), config.hidden_size)?,
+            modulation: modulations.load(tensors, &format!("{name}_mod.lin"))?,
             qkv: Linear::load(tensors, &format!("{name}_attn.qkv"))?,
             norms: HeadNorms::load(tensors, &format!("{name}_attn.norm"))?,
             proj: Linear::load(tensors, &format!("{name}_attn.proj"))?,
@@ -254,7 +371,7 @@ impl Stream {
     }
 
     /// What follows attention: projection and MLP, each gated and added.
-    fn rest(&self, x: &Tensor, attention: &Tensor, pieces: &Pieces) -> Result<Tensor> {
+    fn rest(&self, x: &Tensor, attention: &Tensor, pieces: Pieces<'_>) -> Result<Tensor> {
         let x = self.proj.fused(&[attention], None, &After::Gated(x, pieces, 2))?;
         let inner = self.up.fused(&[&x], Some((pieces, 3)), &After::Gelu(0))?;
         self.down.fused(&[&inner], None, &After::Gated(&x, pieces, 5))
@@ -262,20 +379,19 @@ impl Stream {
 }
 
 struct FinalLayer {
-    modulation: Modulation,
+    modulation: Place,
     linear: Linear,
 }
 
 impl FinalLayer {
-    fn load(config: &Config, tensors: &Tensors<'_>) -> Result<Self> {
+    fn load(tensors: &Tensors<'_>, modulations: &mut Modulations) -> Result<Self> {
         Ok(Self {
-            modulation: Modulation::load(tensors, "final_layer.adaLN_modulation.1", config.hidden_size)?,
+            modulation: modulations.load(tensors, "final_layer.adaLN_modulation.1")?,
             linear: Linear::load(tensors, "final_layer.linear")?,
         })
     }
 
-    fn forward(&self, x: &Tensor, active: &Tensor) -> Result<Tensor> {
-        let pieces = self.modulation.forward(active)?;
-        self.linear.fused(&[x], Some((&pieces, 0)), &After::Nothing)
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.linear.fused(&[x], Some((pass.pieces(self.modulation), 0)), &After::Nothing)
     }
 }

@@ -1,23 +1,26 @@
-//! From pictures to a picture: conditions, noise, Euler steps with guidance.
+//! From pictures to a picture: conditions, noise, steps.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::{Device, Tensor};
 use kraftr_imaging::RgbImage;
 use kraftr_protocol::Category;
 
 use super::config::{Config, SamplerConfig};
-use super::mmdit::{Mmdit, Rows};
+use super::mmdit::Mmdit;
 use super::prepare::{self, Preparation, PrepareConfig, Reading};
+use super::walk::{self, Path, Row};
 use crate::ModelError;
 use crate::device::Precision;
 use crate::layers::patch;
-use crate::model::{Architecture, Role, Sampling};
+use crate::model::{Architecture, Evaluations, Role, Sampling};
 use crate::noise;
 use crate::person::Readers;
 use crate::picture::{self, Placement};
 use crate::registry::Files;
-use crate::sampler::{guidance, rectified_flow};
+use crate::sampler::guidance::Guidance;
+use crate::sampler::rectified_flow;
 use crate::trace::Trace;
 use crate::weights::Weights;
 
@@ -28,14 +31,18 @@ pub(crate) struct FashnVton {
     network: Mmdit,
     preparation: Preparation,
     blank: Conditions,
+    tables: Tables,
 }
+
+/// Modulations of whole schedules by steps and category, as long as a sample needs them.
+type Tables = Mutex<HashMap<(u32, u32), Weak<Tensor>>>;
 
 /// What the network is told beside noise and time, embedded: `[1, n, d]` each.
 #[derive(Clone)]
 pub(crate) struct Conditions {
-    person: Tensor,
-    garment: Tensor,
-    category: u32,
+    pub(super) person: Tensor,
+    pub(super) garment: Tensor,
+    pub(crate) category: u32,
 }
 
 /// Conditions of one render.
@@ -44,21 +51,10 @@ pub(crate) struct Prepared {
     placement: Placement,
 }
 
-/// One image on its way from noise to picture, in patches.
+/// One image on its way from noise to picture.
 pub(crate) struct Sample {
     prepared: Arc<Prepared>,
     path: Path,
-}
-
-/// A walk through the times.
-pub(crate) struct Path {
-    /// Where it is, `[1, n, patch]`.
-    pub(crate) x: Tensor,
-    /// Time and velocity of the last step.
-    last: Option<(f32, Tensor)>,
-    times: Vec<f32>,
-    step: usize,
-    guidance: f64,
 }
 
 impl FashnVton {
@@ -96,7 +92,7 @@ impl FashnVton {
         };
         let preparation =
             Preparation::new(&config, PrepareConfig::default(), Readers::none("without a name"));
-        Ok(Self { config, sampler, network, preparation, blank })
+        Ok(Self { config, sampler, network, preparation, blank, tables: Mutex::default() })
     }
 
     /// Conditions from patches of (person ‖ pose) and (garment ‖ pose).
@@ -114,9 +110,38 @@ impl FashnVton {
     }
 
     /// Starts a walk at `x`, `[1, n, patch]`.
-    pub(crate) fn start(&self, x: Tensor, steps: u32, guidance: f64) -> Path {
+    pub(crate) fn start(&self, x: Tensor, category: u32, sampling: &Sampling) -> Result<Path, ModelError> {
+        let Sampling { steps, guidance, method, .. } = *sampling;
         let times = rectified_flow::schedule(steps, self.sampler.time_shift_mu);
-        Path { x, last: None, times, step: 0, guidance }
+        let skip_last = self.sampler.skip_guidance_last;
+        let guidance = Guidance { scale: guidance, interval: method.guidance_interval, skip_last };
+        let guided = (0..steps).zip(&times).any(|(step, time)| guidance.applies(*time, step, steps));
+        let unconditional = if guided { Some(self.table(&times, 0)?) } else { None };
+        Ok(Path {
+            x,
+            step: 0,
+            guidance,
+            method,
+            modulations: [Some(self.table(&times, category)?), unconditional],
+            times: times.into(),
+            velocity: None,
+            kept: [None, None],
+            evaluations: Evaluations::default(),
+        })
+    }
+
+    /// Modulations of every step, shared with the other samples that walk the same way.
+    fn table(&self, times: &[f32], category: u32) -> Result<Arc<Tensor>, ModelError> {
+        let steps = &times[..times.len() - 1];
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&(steps.len() as u32, category)).and_then(Weak::upgrade) {
+            return Ok(table);
+        }
+        let at: Vec<_> = steps.iter().map(|time| (*time, category)).collect();
+        let table = Arc::new(self.network.modulations(&at, &mut Trace::default())?);
+        tables.retain(|_, table| table.strong_count() > 0);
+        tables.insert((steps.len() as u32, category), Arc::downgrade(&table));
+        Ok(table)
     }
 
     /// The conditions of the unconditional half.
@@ -130,48 +155,19 @@ impl FashnVton {
         rows: &[(&Tensor, f32, &Conditions)],
         trace: &mut Trace,
     ) -> Result<Tensor, ModelError> {
-        let cat =
-            |pick: &dyn Fn(usize) -> Tensor| Tensor::cat(&(0..rows.len()).map(pick).collect::<Vec<_>>(), 0);
-        let noise = self.network.embed_noise(&cat(&|row| rows[row].0.clone())?)?;
-        let rows = Rows {
-            person: (noise + cat(&|row| rows[row].2.person.clone())?)?,
-            garment: cat(&|row| rows[row].2.garment.clone())?,
-            times: rows.iter().map(|row| row.1).collect(),
-            categories: rows.iter().map(|row| row.2.category).collect(),
-        };
-        Ok(self.network.forward(&rows, trace)?)
+        let at: Vec<_> = rows.iter().map(|(_, time, conditions)| (*time, conditions.category)).collect();
+        let modulations = self.network.modulations(&at, trace)?;
+        let rows = rows.iter().enumerate().map(|(n, (x, _, conditions))| {
+            Ok(Row { x, conditions, modulations: modulations.narrow(0, n, 1)?, kept: None, threshold: 0.0 })
+        });
+        let rows = rows.collect::<Result<Vec<_>, ModelError>>()?;
+        let outcomes = walk::pass(&self.network, &rows, trace)?;
+        Ok(Tensor::cat(&outcomes.iter().map(|outcome| &outcome.velocity).collect::<Vec<_>>(), 0)?)
     }
 
-    /// One Euler step of every walk: all conditional halves, then the unconditional ones of those that
-    /// are guided, in one pass.
+    /// One step of every walk, in one pass.
     pub(crate) fn advance(&self, walks: &mut [(&mut Path, &Conditions)]) -> Result<(), ModelError> {
-        let guided: Vec<usize> = (0..walks.len()).filter(|n| self.is_guided(walks[*n].0)).collect();
-        let mut rows: Vec<_> =
-            walks.iter().map(|(path, conditions)| (&path.x, path.time(), *conditions)).collect();
-        rows.extend(guided.iter().map(|n| (&walks[*n].0.x, walks[*n].0.time(), &self.blank)));
-        let velocities = self.velocity(&rows, &mut Trace::default())?;
-        let mut moved = Vec::with_capacity(walks.len());
-        for (n, (path, _)) in walks.iter().enumerate() {
-            let mut velocity = velocities.narrow(0, n, 1)?;
-            if let Some(at) = guided.iter().position(|guided| *guided == n) {
-                let unconditional = velocities.narrow(0, walks.len() + at, 1)?;
-                velocity = guidance::mix(&velocity, &unconditional, path.guidance)?;
-            }
-            let stride = f64::from(path.times[path.step + 1] - path.time());
-            moved.push(((&path.x + (&velocity * stride)?)?, velocity));
-        }
-        for ((path, _), (x, velocity)) in walks.iter_mut().zip(moved) {
-            // Kept in its own memory: a view would hold the whole batch's velocities.
-            path.last = Some((path.times[path.step + 1], velocity.copy()?));
-            path.x = x;
-            path.step += 1;
-        }
-        Ok(())
-    }
-
-    fn is_guided(&self, path: &Path) -> bool {
-        let steps = path.times.len() as u32 - 1;
-        guidance::is_guided(path.guidance, path.step as u32, steps, self.sampler.skip_guidance_last)
+        Ok(walk::advance(&self.network, &self.blank, walks)?)
     }
 
     fn paint(&self, patches: &Tensor, placement: Placement) -> Result<RgbImage, ModelError> {
@@ -179,20 +175,6 @@ impl FashnVton {
         let planes = patch::paste(patches, self.config.patch_size, self.config.input_shape)?;
         let planes = planes.flatten_all()?.to_vec1::<f32>()?;
         Ok(picture::unpad(&picture::from_planes(&planes, width as u32, height as u32), placement))
-    }
-}
-
-impl Path {
-    fn time(&self) -> f32 {
-        self.times[self.step]
-    }
-
-    /// The picture that the last velocity leads to from here.
-    fn expected(&self) -> Result<Tensor, ModelError> {
-        Ok(match &self.last {
-            Some((time, velocity)) => (&self.x + (velocity * f64::from(1.0 - time))?)?,
-            None => self.x.clone(),
-        })
     }
 }
 
@@ -228,7 +210,8 @@ impl Architecture for FashnVton {
         let shape = (1, self.config.tokens(), self.config.patch());
         let noise = noise::normals(sampling.seed, shape.1 * shape.2);
         let x = Tensor::from_vec(noise, shape, self.network.device())?;
-        Ok(Sample { prepared: Arc::clone(prepared), path: self.start(x, sampling.steps, sampling.guidance) })
+        let path = self.start(x, prepared.conditions.category, sampling)?;
+        Ok(Sample { prepared: Arc::clone(prepared), path })
     }
 
     fn step(&self, batch: &mut [&mut Sample]) -> Result<(), ModelError> {
@@ -242,6 +225,10 @@ impl Architecture for FashnVton {
         self.advance(&mut walks)?;
         // A GPU has only been told what to do so far: its failures and the time it takes belong to this step.
         Ok(self.network.device().synchronize()?)
+    }
+
+    fn evaluations(&self, sample: &Sample) -> Evaluations {
+        sample.path.evaluations
     }
 
     fn preview(&self, sample: &Sample) -> Result<RgbImage, ModelError> {

@@ -29,7 +29,7 @@ pub(crate) enum After<'a> {
     /// GELU (tanh form) on the columns from this one on.
     Gelu(usize),
     /// `residual + gate * y`; the gate is that piece.
-    Gated(&'a Tensor, &'a Pieces, usize),
+    Gated(&'a Tensor, Pieces<'a>, usize),
 }
 
 impl Linear {
@@ -46,11 +46,20 @@ impl Linear {
             return Ok(Self::Plain { weight: weight.contiguous()?, bias });
         }
         let (out, into) = weight.dims2()?;
-        let bias = bias.map_or_else(|| Ok(Vec::new()), |bias| bias.to_vec1())?;
-        Ok(Self::Packed(cpu::linear::Packed::new(&weight.flatten_all()?.to_vec1()?, &bias, into, out)))
+        let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        let bias = bias.map_or_else(|| Ok(Vec::new()), |bias| numbers(&bias))?;
+        Ok(Self::Packed(cpu::linear::Packed::new(&numbers(weight)?, &bias, into, out)))
     }
 
-    /// `[b, n, in]` to `[b, n, out]`.
+    /// Columns of the result.
+    pub(crate) fn out(&self) -> usize {
+        match self {
+            Self::Packed(packed) => packed.out(),
+            Self::Plain { weight, .. } => weight.dims()[0],
+        }
+    }
+
+    /// `[b, n, in]` to `[b, n, out]`, in the weights' type whatever `x` has.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.fused(&[x], None, &After::Nothing)
     }
@@ -60,14 +69,14 @@ impl Linear {
     pub(crate) fn fused(
         &self,
         x: &[&Tensor],
-        norm: Option<(&Pieces, usize)>,
+        norm: Option<(Pieces<'_>, usize)>,
         after: &After<'_>,
     ) -> Result<Tensor> {
         match self {
             Self::Packed(packed) => on_cpu(packed, x, norm, after),
             Self::Plain { weight, bias } => {
                 let x = Tensor::cat(x, 2)?;
-                let x = norm.map_or(Ok(x.clone()), |(pieces, n)| norm::modulated(&x, pieces, n))?;
+                let x = norm.map_or(Ok(x.clone()), |(pieces, n)| norm::modulated(&x, &pieces, n))?;
                 plain(weight, bias.as_ref(), &x, after)
             }
         }
@@ -76,7 +85,8 @@ impl Linear {
 
 fn plain(weight: &Tensor, bias: Option<&Tensor>, x: &Tensor, after: &After<'_>) -> Result<Tensor> {
     let (b, n, into) = x.dims3()?;
-    let y = matmul(&x.reshape((b * n, into))?, &weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
+    let x = x.reshape((b * n, into))?.to_dtype(weight.dtype())?;
+    let y = matmul(&x, &weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
     let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
     match after {
         After::Nothing => Ok(y),
@@ -98,7 +108,7 @@ fn gelu(x: &Tensor) -> Result<Tensor> {
 fn on_cpu(
     packed: &cpu::linear::Packed,
     x: &[&Tensor],
-    norm: Option<(&Pieces, usize)>,
+    norm: Option<(Pieces<'_>, usize)>,
     after: &After<'_>,
 ) -> Result<Tensor> {
     let (b, n, _) = x[0].dims3()?;
@@ -117,7 +127,7 @@ fn on_cpu(
     };
     let after = match (&gated, after) {
         (Some((residual, pieces, gate)), _) => {
-            cpu::linear::After::Gated { residual: residual.contiguous()?, gate: pieces.piece(*gate)? }
+            cpu::linear::After::Gated { residual: residual.rows()?, gate: pieces.piece(*gate)? }
         }
         (None, After::Gelu(from)) => cpu::linear::After::Gelu(*from),
         (None, _) => cpu::linear::After::Nothing,
@@ -128,7 +138,7 @@ fn on_cpu(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::modulation::Modulation;
+    use crate::layers::modulation::Modulations;
 
     fn random(shape: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1f32, shape, &Device::Cpu).unwrap()
@@ -148,18 +158,21 @@ mod tests {
             let (weight, bias) = (random(&[out, into]), random(&[out]));
             let packed = Linear::new(&weight, Some(bias.clone())).unwrap();
             let plainly = Linear::Plain { weight, bias: Some(bias) };
-            let modulation = Modulation::new(Linear::new(&random(&[3 * into, into]), None).unwrap(), into);
-            let gates = Modulation::new(Linear::new(&random(&[out, into]), None).unwrap(), out);
+            let mut modulations = Modulations::new(into);
+            let place = modulations.push(Linear::new(&random(&[3 * into, into]), None).unwrap());
+            let mut gates = Modulations::new(out);
+            let gate = gates.push(Linear::new(&random(&[out, into]), None).unwrap());
             let active = random(&[b, into]);
-            let (pieces, gates) = (modulation.forward(&active).unwrap(), gates.forward(&active).unwrap());
+            let (table, gate_table) = (modulations.table(&active).unwrap(), gates.table(&active).unwrap());
+            let (pieces, gate) = (modulations.pieces(&table, place), gates.pieces(&gate_table, gate));
             // Views with strides of their own, side by side.
             let wide = random(&[b, n + 3, into + 4]);
             let left = wide.narrow(1, 2, n).unwrap().narrow(2, 1, 2).unwrap();
             let right = wide.narrow(1, 3, n).unwrap().narrow(2, 3, into - 2).unwrap();
-            let residual = random(&[b, n, out]);
-            for norm in [None, Some((&pieces, 1))] {
+            let residual = random(&[b, n + 2, out]).narrow(1, 1, n).unwrap();
+            for norm in [None, Some((pieces, 1))] {
                 for after in
-                    [After::Nothing, After::Gelu(0), After::Gelu(3), After::Gated(&residual, &gates, 0)]
+                    [After::Nothing, After::Gelu(0), After::Gelu(3), After::Gated(&residual, gate, 0)]
                 {
                     assert_close(
                         &packed.fused(&[&left, &right], norm, &after).unwrap(),

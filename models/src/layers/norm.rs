@@ -1,7 +1,7 @@
 //! Normalisation: layer norm whose affine part comes from outside, and RMS norm of attention heads.
 
-use candle_core::{Result, Tensor};
-use candle_nn::ops;
+use candle_core::{DType, Result, Tensor};
+use candle_nn::ops::{layer_norm, rms_norm};
 
 use super::modulation::Pieces;
 use crate::weights::Tensors;
@@ -9,15 +9,16 @@ use crate::weights::Tensors;
 /// Added to variances and mean squares, as in the reference.
 const EPSILON: f32 = 1e-6;
 
-/// `(1 + scale) * layer_norm(x) + shift` over the last dimension; shift is piece `n`, scale the next.
-/// A row at a time, since the kernel (sums in f32 in every precision) takes one scale and one shift.
-pub(crate) fn modulated(x: &Tensor, pieces: &Pieces, n: usize) -> Result<Tensor> {
-    let (shift, scale) = (pieces.piece(n)?, (pieces.piece(n + 1)? + 1.0)?);
-    let rows = (0..x.dim(0)?).map(|row| {
-        let affine = |of: &Tensor| of.get(row)?.squeeze(0)?.contiguous();
-        ops::layer_norm(&x.narrow(0, row, 1)?.contiguous()?, &affine(&scale)?, &affine(&shift)?, EPSILON)
-    });
-    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
+/// `(1 + scale) * layer_norm(x) + shift` over the last dimension; shift is piece `n`, scale the next. Statistics
+/// are made in f32 whatever type `x` has.
+pub(crate) fn modulated(x: &Tensor, pieces: &Pieces<'_>, n: usize) -> Result<Tensor> {
+    let piece = |n: usize| pieces.piece(n)?.squeeze(1); // (b, width)
+    let (shift, scale) = (piece(n)?.to_dtype(x.dtype())?, (piece(n + 1)? + 1.0)?.to_dtype(x.dtype())?);
+    // Shift and scale are the affine part of an ordinary layer norm, which is one kernel, but each entry's own.
+    let normed = |entry: usize| {
+        layer_norm(&x.narrow(0, entry, 1)?.contiguous()?, &scale.get(entry)?, &shift.get(entry)?, EPSILON)
+    };
+    Tensor::cat(&(0..x.dim(0)?).map(normed).collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// Learned scales of the RMS norms of queries and keys, each as wide as a head.
@@ -27,12 +28,10 @@ pub(crate) struct HeadNorms {
 }
 
 impl HeadNorms {
-    /// The scales below `name`.
+    /// The scales below `name`, in f32.
     pub(crate) fn load(tensors: &Tensors<'_>, name: &str) -> Result<Self> {
-        Ok(Self {
-            query: tensors.get(&format!("{name}.query_norm.scale"))?,
-            key: tensors.get(&format!("{name}.key_norm.scale"))?,
-        })
+        let scale = |of: &str| tensors.get(&format!("{name}.{of}_norm.scale"))?.to_dtype(DType::F32);
+        Ok(Self { query: scale("query")?, key: scale("key")? })
     }
 
     /// Given scales.
@@ -46,13 +45,13 @@ impl HeadNorms {
         (&self.query, &self.key)
     }
 
-    /// Norms queries, `[.., head]`.
+    /// Norms queries, `[.., head]` in f32 without gaps.
     pub(crate) fn query(&self, q: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(&q.contiguous()?, &self.query, EPSILON)
+        rms_norm(q, &self.query, EPSILON)
     }
 
-    /// Norms keys, `[.., head]`.
+    /// Norms keys, `[.., head]` in f32 without gaps.
     pub(crate) fn key(&self, k: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(&k.contiguous()?, &self.key, EPSILON)
+        rms_norm(k, &self.key, EPSILON)
     }
 }

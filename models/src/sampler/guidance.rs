@@ -2,10 +2,26 @@
 
 use candle_core::{Result, Tensor};
 
-/// Whether step `step` of `steps` (from 0) runs the unconditional half too. The last `skip_last` steps
-/// go without it, and guidance 1 is the conditional half alone.
-pub(crate) fn is_guided(guidance: f64, step: u32, steps: u32, skip_last: u32) -> bool {
-    (guidance - 1.0).abs() > f64::EPSILON && step + skip_last < steps
+/// When guidance is applied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guidance {
+    /// 1 is the conditional half alone.
+    pub(crate) scale: f64,
+    /// Times, both included, outside of which the conditional half goes alone. Source: Kynkäänniemi et al. 2024,
+    /// Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models.
+    pub(crate) interval: [f64; 2],
+    /// Last steps that go without it.
+    pub(crate) skip_last: u32,
+}
+
+impl Guidance {
+    /// Whether step `step` of `steps` (from 0), which starts at `time`, runs the unconditional half too.
+    pub(crate) fn applies(&self, time: f32, step: u32, steps: u32) -> bool {
+        // In the precision of the times: 0.2 in f32 lies beyond the 0.2 that a manifest says.
+        let [from, to] = self.interval.map(|end| end as f32);
+        let inside = (from..=to).contains(&time);
+        (self.scale - 1.0).abs() > f64::EPSILON && inside && step + self.skip_last < steps
+    }
 }
 
 /// `unconditional + guidance * (conditional - unconditional)`.
@@ -17,12 +33,24 @@ pub(crate) fn mix(conditional: &Tensor, unconditional: &Tensor, guidance: f64) -
 mod tests {
     use super::*;
 
+    const ALWAYS: Guidance = Guidance { scale: 1.5, interval: [0.0, 1.0], skip_last: 0 };
+
+    fn applied(guidance: Guidance) -> Vec<bool> {
+        let times = [0.0, 0.2, 0.5, 0.9];
+        (0..4).zip(times).map(|(step, time)| guidance.applies(time, step, 4)).collect()
+    }
+
     #[test]
     fn last_steps_and_guidance_one_go_without() {
-        let guided = |skip| (0..4).map(|step| is_guided(1.5, step, 4, skip)).collect::<Vec<_>>();
-        assert_eq!(guided(0), [true; 4]);
-        assert_eq!(guided(1), [true, true, true, false]);
-        assert_eq!(guided(9), [false; 4]);
-        assert!(!is_guided(1.0, 0, 4, 0));
+        assert_eq!(applied(ALWAYS), [true; 4]);
+        assert_eq!(applied(Guidance { skip_last: 1, ..ALWAYS }), [true, true, true, false]);
+        assert_eq!(applied(Guidance { skip_last: 9, ..ALWAYS }), [false; 4]);
+        assert_eq!(applied(Guidance { scale: 1.0, ..ALWAYS }), [false; 4]);
+    }
+
+    #[test]
+    fn an_interval_includes_its_ends() {
+        assert_eq!(applied(Guidance { interval: [0.1, 0.5], ..ALWAYS }), [false, true, true, false]);
+        assert_eq!(applied(Guidance { interval: [0.0, 0.2], ..ALWAYS }), [true, true, false, false]);
     }
 }

@@ -2,6 +2,7 @@
 
 use kraftr_imaging::{Limits, decode};
 use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling, bundled};
+use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, GarmentPhoto};
 
 fn demo() -> Model {
@@ -22,7 +23,7 @@ fn inputs(category: Category) -> Inputs {
 
 fn begin(model: &Model, category: Category, steps: u32, guidance: f64, seed: u64) -> Sample {
     let prepared = model.prepare(&inputs(category)).unwrap();
-    model.begin(&prepared, &Sampling { steps, guidance, seed }).unwrap()
+    model.begin(&prepared, &Sampling { steps, guidance, seed, method: Method::default() }).unwrap()
 }
 
 fn to_the_end(model: &Model, mut sample: Sample) -> RgbImage {

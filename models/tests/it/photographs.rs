@@ -15,7 +15,8 @@ categories = ["tops"]
 price = 1
 device_time_ms = 100
 licence = "Apache-2.0"
-defaults = { guidance = 1.5, steps = { fast = 1, balanced = 2, best = 3 } }
+defaults = { guidance = 1.5 }
+quality = { fast = { steps = 1 }, balanced = { steps = 2 }, best = { steps = 3 } }
 limits = { steps_min = 1, steps_max = 10, samples_max = 4 }
 "#;
 const CONFIG: &str = "input_shape = [96, 64]\nhidden_size = 96\nn_heads = 2\ndouble_blocks_depth = 1\n\

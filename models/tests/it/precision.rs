@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kraftr_imaging::RgbImage;
 use kraftr_models::{Device, Inputs, Precision, Registry, Sampling, parity};
+use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, GarmentPhoto};
 
 #[test]
@@ -30,7 +31,7 @@ fn painted(registry: &Registry) -> RgbImage {
         category: Category::Tops,
         garment_photo: GarmentPhoto::FlatLay,
     };
-    let sampling = Sampling { seed: 7, steps: 4, guidance: 1.5 };
+    let sampling = Sampling { seed: 7, steps: 4, guidance: 1.5, method: Method::default() };
     let mut sample = model.begin(&model.prepare(&inputs).unwrap(), &sampling).unwrap();
     while !sample.is_done() {
         model.step(&mut [&mut sample]).unwrap();

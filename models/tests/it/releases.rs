@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kraftr_models::{Device, Golden, Inputs, ModelError, Registry, RgbImage, Sampling, bundled};
+use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, Digest, FailureCode, GarmentPhoto};
 
 const DEMO: &str = include_str!("../../manifests/demo-tryon.toml");
@@ -16,6 +17,10 @@ fn inputs(width: u32, height: u32) -> Inputs {
         category: Category::Tops,
         garment_photo: GarmentPhoto::FlatLay,
     }
+}
+
+fn sampling(steps: u32, guidance: f64, seed: u64) -> Sampling {
+    Sampling { steps, guidance, seed, method: Method::default() }
 }
 
 fn names<'a>(manifests: impl Iterator<Item = &'a kraftr_protocol::ReleaseManifest>) -> Vec<&'a str> {
@@ -38,7 +43,7 @@ fn the_demo_gives_back_the_persons_shape_four_times_as_large_as_painted() {
     let model = Registry::bundled().load(bundled::DEMO_RELEASE, &Device::Cpu).unwrap();
     for (asked, given) in [((480, 720), (384, 576)), ((200, 200), (384, 384)), ((30, 100), (172, 576))] {
         let prepared = model.prepare(&inputs(asked.0, asked.1)).unwrap();
-        let mut sample = model.begin(&prepared, &Sampling { steps: 1, guidance: 1.0, seed: 1 }).unwrap();
+        let mut sample = model.begin(&prepared, &sampling(1, 1.0, 1)).unwrap();
         assert_eq!(model.preview(&sample).unwrap().dimensions(), (given.0 / 4, given.1 / 4));
         model.step(&mut [&mut sample]).unwrap();
         assert_eq!(model.finish(sample).unwrap().dimensions(), given);
@@ -50,7 +55,7 @@ fn the_empty_model_paints_grain_from_its_seed() {
     let model = Registry::bundled().load("noop", &Device::Cpu).unwrap();
     let prepared = model.prepare(&inputs(5, 9)).unwrap();
     let paint = |seed| {
-        let mut sample = model.begin(&prepared, &Sampling { steps: 2, guidance: 1.0, seed }).unwrap();
+        let mut sample = model.begin(&prepared, &sampling(2, 1.0, seed)).unwrap();
         model.step(&mut [&mut sample]).unwrap();
         model.step(&mut [&mut sample]).unwrap();
         model.finish(sample).unwrap()
@@ -65,10 +70,14 @@ fn what_a_release_does_not_accept_is_said() {
     let model = Registry::bundled().load(bundled::DEMO_RELEASE, &Device::Cpu).unwrap();
     let prepared = model.prepare(&inputs(96, 144)).unwrap();
     for (sampling, said) in [
-        (Sampling { steps: 0, guidance: 1.0, seed: 0 }, "steps: must be 1 to 100"),
-        (Sampling { steps: 101, guidance: 1.0, seed: 0 }, "steps: must be 1 to 100"),
-        (Sampling { steps: 5, guidance: 0.5, seed: 0 }, "guidance: must be 1 to 20"),
-        (Sampling { steps: 5, guidance: f64::NAN, seed: 0 }, "guidance: must be 1 to 20"),
+        (sampling(0, 1.0, 0), "steps: must be 1 to 100"),
+        (sampling(101, 1.0, 0), "steps: must be 1 to 100"),
+        (sampling(5, 0.5, 0), "guidance: must be 1 to 20"),
+        (sampling(5, f64::NAN, 0), "guidance: must be 1 to 20"),
+        (
+            Sampling { method: Method { cache: -0.1, ..Method::default() }, ..sampling(5, 1.5, 0) },
+            "cache: must be 0 (never) to 1",
+        ),
     ] {
         let error = model.begin(&prepared, &sampling).err().unwrap();
         assert_eq!(error.to_string(), said);
@@ -82,7 +91,7 @@ fn an_unfinished_sample_and_a_strangers_sample_are_refused() {
     let registry = Registry::bundled();
     let demo = registry.load(bundled::DEMO_RELEASE, &Device::Cpu).unwrap();
     let noop = registry.load("noop", &Device::Cpu).unwrap();
-    let sampling = Sampling { steps: 2, guidance: 1.0, seed: 0 };
+    let sampling = sampling(2, 1.0, 0);
     let prepared = noop.prepare(&inputs(4, 6)).unwrap();
     assert!(matches!(demo.begin(&prepared, &sampling), Err(ModelError::ForeignState { .. })));
     let mut sample = noop.begin(&prepared, &sampling).unwrap();
@@ -191,7 +200,8 @@ device_time_ms = 100
 licence = "Apache-2.0"
 config = { input_shape = [96, 64], hidden_size = 96, n_heads = 2, double_blocks_depth = 1, single_blocks_depth = 1,
            patch_size = 8, axes_dim = [8, 20, 20], patch_mixer_depth = 1, poses = false }
-defaults = { guidance = 1.5, steps = { fast = 1, balanced = 2, best = 3 } }
+defaults = { guidance = 1.5 }
+quality = { fast = { steps = 1 }, balanced = { steps = 2 }, best = { steps = 3 } }
 limits = { steps_min = 1, steps_max = 10, samples_max = 4 }
 
 [[files]]
@@ -220,7 +230,7 @@ fn a_manifest_is_all_that_another_configuration_takes() {
 
     let model = registry.load("small-random", &Device::Cpu).unwrap();
     let prepared = model.prepare(&inputs(200, 300)).unwrap();
-    let mut sample = model.begin(&prepared, &Sampling { steps: 2, guidance: 1.5, seed: 3 }).unwrap();
+    let mut sample = model.begin(&prepared, &sampling(2, 1.5, 3)).unwrap();
     while !sample.is_done() {
         model.step(&mut [&mut sample]).unwrap();
     }
@@ -234,8 +244,7 @@ fn a_manifest_is_all_that_another_configuration_takes() {
 fn the_example_is_the_published_network() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples");
     let registry = Registry::open(Some(&examples), None).unwrap();
-    let sampling = Sampling { steps: 30, guidance: 1.5, seed: 0 };
-    let arithmetic = registry.arithmetic("fashn-vton-1.5", &sampling).unwrap().unwrap();
+    let arithmetic = registry.arithmetic("fashn-vton-1.5", &sampling(30, 1.5, 0)).unwrap().unwrap();
     assert!((arithmetic.image_flops() / 1e12 - 779.0).abs() < 1.0);
 }
 
@@ -250,7 +259,8 @@ fn a_check_finds_what_is_wrong_with_files_tensors_and_outputs() {
         format!("[[files]]\nrole = '{role}'\nname = '{name}'\nsha256 = '{sha256}'\nbytes = {length}\n")
     };
     let (head, _) = DEMO.split_once("[[files]]").unwrap();
-    let tail = "\n[defaults]\nguidance = 1.5\nsteps = { fast = 1, balanced = 2, best = 3 }\n\
+    let tail = "\n[defaults]\nguidance = 1.5\n[quality.fast]\nsteps = 1\n\
+                [quality.balanced]\nsteps = 2\n[quality.best]\nsteps = 3\n\
                 [limits]\nsteps_min = 1\nsteps_max = 9\nsamples_max = 4\n";
     let golden = String::from_utf8(demo("golden.json")).unwrap();
     let check = |golden: &str, tensors: &[u8]| {

@@ -21,7 +21,17 @@ axes_dim = [8, 20, 20]
 
 [defaults]
 guidance = 1.5
-steps = { fast = 10, balanced = 20, best = 30 }
+
+[quality.fast]
+steps = 8
+solver = "ab2"
+guidance_interval = [0.1, 0.8]
+cache = 0.05
+evaluations = 9.5
+[quality.balanced]
+steps = 20
+[quality.best]
+steps = 30
 
 [limits]
 steps_min = 1
@@ -81,7 +91,7 @@ fn every_mistake_is_listed_with_its_line() {
             ("size = [96, 144]", "size = [96, 144, 3]"),
             ("price = 2", "price = -2"),
             ("guidance = 1.5", "guidance = 21"),
-            ("best = 30", "best = 300"),
+            ("steps = 30", "steps = 300"),
             ("samples_max = 4", "samples_max = 5"),
             ("bytes = 9189584", "bytes = 0"),
             ("0123456789012345678901234567890123456789", "main"),
@@ -95,12 +105,12 @@ fn every_mistake_is_listed_with_its_line() {
             "line 7: size: must be an array of 2, each a whole number",
             "line 10: price: must not be negative",
             "line 21: defaults.guidance: must be 1 to 20",
-            "line 22: defaults.steps.best: must be within limits",
-            "line 27: limits.samples_max: must be 1 to 4",
-            "line 33: files[0].bytes: must be positive",
-            "line 34: files[0].source.revision: must be a commit of 40 hexadecimal digits",
+            "line 32: quality.best.steps: must be within limits",
+            "line 37: limits.samples_max: must be 1 to 4",
+            "line 43: files[0].bytes: must be positive",
+            "line 44: files[0].source.revision: must be a commit of 40 hexadecimal digits",
             "files[1].bytes: is missing",
-            "line 40: files[1].byts: there is no such key; did you mean bytes?",
+            "line 50: files[1].byts: there is no such key; did you mean bytes?",
         ],
     );
 }
@@ -110,9 +120,9 @@ fn what_only_shows_together_is_found() {
     check(
         &[("steps_min = 1\n", "steps_min = 101\n")],
         &[
-            "defaults.steps.fast: must be within",
-            "defaults.steps.balanced: must be within",
-            "defaults.steps.best: must be within",
+            "quality.fast.steps: must be within",
+            "quality.balanced.steps: must be within",
+            "quality.best.steps: must be within",
             "limits.steps_min: must not be above steps_max",
         ],
     );

@@ -288,6 +288,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use kraftr_models::{Device, Inputs, Registry, RgbImage, Sampling};
+    use kraftr_protocol::manifest::Method;
     use kraftr_protocol::{Category, Class, GarmentPhoto};
 
     use super::*;
@@ -312,7 +313,10 @@ mod tests {
             garment_photo: GarmentPhoto::FlatLay,
         };
         let prepared = engine.residency.get(NOOP).unwrap().prepare(&inputs).unwrap();
-        let samplings = seeds.iter().map(|&seed| Sampling { steps, guidance: 1.0, seed }).collect();
+        let samplings = seeds
+            .iter()
+            .map(|&seed| Sampling { steps, guidance: 1.0, seed, method: Method::default() })
+            .collect();
         let (line, running) = Running::line();
         engine.begin(Begin { release: NOOP.to_owned(), class, prepared, samplings, line });
         running
@@ -447,7 +451,7 @@ mod tests {
                 .prepare(&Inputs { person: picture.clone(), garment: picture, category, garment_photo })
                 .unwrap()
         };
-        let samplings = vec![Sampling { steps: 1, guidance: 1.0, seed: 1 }];
+        let samplings = vec![Sampling { steps: 1, guidance: 1.0, seed: 1, method: Method::default() }];
         let begin = Begin { release: NOOP.to_owned(), class: Class::Batch, prepared, samplings, line };
         assert!(sender.try_send(Command::Begin(Box::new(begin))).is_ok());
         engine.recover("no such release", &Fault::Crashed);

@@ -20,6 +20,7 @@ struct Report {
     device: String,
     precision: String,
     samples: u32,
+    quality: Quality,
     steps: u32,
     guidance: f64,
     /// From the manifest to a network on the device.
@@ -28,6 +29,8 @@ struct Report {
     first_step_ms: f64,
     /// The median of the other steps.
     ms_per_step: f64,
+    /// All steps of all `samples`.
+    steps_s: f64,
     /// From pictures to a picture, for each of `samples`, which ran together.
     s_per_image: f64,
     /// The work of one image as the reference algorithm does it; a mode that leaves steps or halves out does less.
@@ -47,12 +50,13 @@ struct Report {
 /// Measures a release with the bundled sample.
 pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     let manifest = registry.get(&args.release)?;
-    let steps = args.steps.unwrap_or(manifest.defaults.steps[&Quality::Balanced]);
+    let sampling = Sampling::of(manifest, args.quality, 0);
+    let steps = args.steps.unwrap_or(sampling.steps);
     let limits = &manifest.limits;
     if !(limits.steps_min..=limits.steps_max).contains(&steps) {
         bail!("--steps {steps}: {} takes {} to {} steps", manifest.name, limits.steps_min, limits.steps_max);
     }
-    let sampling = Sampling { steps, guidance: manifest.defaults.guidance, seed: 0 };
+    let sampling = Sampling { steps, guidance: args.guidance.unwrap_or(sampling.guidance), ..sampling };
     let device = device::choose(&args.device)?;
     let inputs = sample_inputs()?;
     let mut progress = Progress::new("measuring");
@@ -88,11 +92,13 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
         device: device::display(&device),
         precision: registry.precision(&device).to_string(),
         samples: args.samples,
+        quality: args.quality,
         steps,
         guidance: sampling.guidance,
         load_s,
         first_step_ms: step_s[0] * 1e3,
         ms_per_step: median(&step_s) * 1e3,
+        steps_s,
         s_per_image: all_s / f64::from(args.samples),
         model_flops_per_image: work,
         achieved_flops_per_s: work.map(|work| work * f64::from(args.samples) / steps_s),

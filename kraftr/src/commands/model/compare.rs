@@ -135,8 +135,9 @@ fn render_all(
     args: &CompareArgs,
 ) -> Result<Vec<RgbImage>> {
     let manifest = registry.get(release)?;
-    let steps = args.steps.unwrap_or(manifest.defaults.steps[&Quality::Balanced]);
-    let sampling = Sampling { steps, guidance: manifest.defaults.guidance, seed: args.seed };
+    let sampling = Sampling::of(manifest, Quality::Balanced, args.seed);
+    let steps = args.steps.unwrap_or(sampling.steps);
+    let sampling = Sampling { steps, ..sampling };
     let model = registry.load(release, &device::choose(&args.device)?)?;
     let mut progress = Progress::new(release);
     let all = steps * cases.len() as u32;

@@ -56,7 +56,7 @@ pub(super) fn list(registry: &Registry, json: bool) -> Result<()> {
             if row.present { "present" } else { "missing" }.to_owned(),
             row.task.to_owned(),
             format!("{width}x{height}"),
-            manifest.defaults.steps[&Quality::Balanced].to_string(),
+            manifest.quality(Quality::Balanced).steps.to_string(),
             row.price.to_string(),
             row.title.to_owned(),
         ]);

@@ -1,5 +1,6 @@
-//! Attention of every token to every token, a panel of queries at a time, transposed: keys run down and
-//! queries across, so that the softmax of 48 queries is a loop over whole vectors.
+//! Attention of queries to every token, some panels of queries at a time, transposed: keys run down and queries
+//! across, so that the softmax of 48 queries is a loop over whole vectors. Keys come in blocks that stay in
+//! the second cache, and the softmax is corrected from block to block (Dao et al. 2022, `FlashAttention`).
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,17 +9,27 @@ use super::linear::Source;
 use super::math;
 use super::tile::{self, PANEL};
 
-/// Tokens of one stream: `q`, `k`, `v` side by side in each row, each `heads * head` wide.
+/// Keys of a block: a multiple of every tile's height.
+const KEYS: usize = 256;
+
+/// Panels of queries in one task: they share each block of keys while it is in the cache.
+const PANELS: usize = 2;
+
+/// Tokens of one stream, each head's numbers side by side in a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Stream<'a> {
-    /// The rows; `width` is ignored.
-    pub(crate) rows: Source<'a>,
     /// Tokens.
     pub(crate) count: usize,
+    /// Queries, where somebody reads what comes out of them.
+    pub(crate) queries: Option<Source<'a>>,
+    /// Keys.
+    pub(crate) keys: Source<'a>,
+    /// Values.
+    pub(crate) values: Source<'a>,
     /// Learned scale of the queries' RMS norm, `[head]`.
-    pub(crate) query: &'a [f32],
+    pub(crate) query_norm: &'a [f32],
     /// Learned scale of the keys' RMS norm, `[head]`.
-    pub(crate) key: &'a [f32],
+    pub(crate) key_norm: &'a [f32],
 }
 
 /// Cosines and sines, `[tokens][head / 2]`; token `n` of a stream reads row `n % tokens`.
@@ -30,8 +41,8 @@ pub(crate) struct Tables<'a> {
     pub(crate) sin: &'a [f32],
 }
 
-/// `softmax(q k^T / sqrt(head)) v` over the tokens of all streams, one after the other:
-/// `[entries][tokens][heads * head]`.
+/// `softmax(q k^T / sqrt(head)) v` for the queries of all streams, one after the other, over the tokens of all
+/// streams: `[entries][queries][heads * head]`.
 pub(crate) fn attend(
     streams: &[Stream<'_>],
     tables: Tables<'_>,
@@ -39,43 +50,26 @@ pub(crate) fn attend(
     heads: usize,
     head: usize,
 ) -> Vec<f32> {
-    let tokens: usize = streams.iter().map(|stream| stream.count).sum();
     let arch = Arch::new();
+    let (width, tokens) = (heads * head, streams.iter().map(|stream| stream.count).sum());
+    let asking: Vec<_> = streams.iter().filter_map(|stream| Some((stream, stream.queries?))).collect();
     let packed: Vec<Head> = (0..entries * heads)
         .into_par_iter()
-        .map(|n| {
-            arch.dispatch(Pack { streams, tables, entry: n / heads, at: n % heads, heads, head, tokens })
-        })
+        .map(|n| arch.dispatch(Pack { streams, tables, entry: n / heads, at: n % heads, head, tokens }))
         .collect();
-    let panels = tokens.div_ceil(PANEL);
-    // One task is one panel of queries of one head; its result is [head][PANEL].
-    let mixed: Vec<Vec<f32>> = (0..entries * heads * panels)
-        .into_par_iter()
-        .map_init(Vec::new, |scores, n| {
-            arch.dispatch(Mix { of: &packed[n / panels], panel: n % panels, head, tokens, scores })
-        })
-        .collect();
-    let width = heads * head;
-    let mut result = vec![0.0; entries * tokens * width];
-    result.par_chunks_mut(PANEL * width).enumerate().for_each(|(chunk, rows)| {
-        for (n, row) in rows.chunks_exact_mut(width).enumerate() {
-            let token = chunk * PANEL + n;
-            let (entry, token) = (token / tokens, token % tokens);
-            for (at, row) in row.chunks_exact_mut(head).enumerate() {
-                let block = &mixed[(entry * heads + at) * panels + token / PANEL];
-                for (column, value) in row.iter_mut().enumerate() {
-                    *value = block[column * PANEL + token % PANEL];
-                }
-            }
-        }
+    let queries: usize = asking.iter().map(|(stream, _)| stream.count).sum();
+    let mut result = vec![0.0; entries * queries * width];
+    result.par_chunks_mut(queries * width).enumerate().for_each(|(entry, rows)| {
+        rows.par_chunks_mut(PANELS * PANEL * width).enumerate().for_each(|(n, rows)| {
+            let asks = Asks { streams: &asking, tables, entry, first: n * PANELS * PANEL };
+            arch.dispatch(Mix { asks, packed: &packed[entry * heads..][..heads], head, tokens, rows });
+        });
     });
     result
 }
 
-/// One head of one batch entry, packed for the tile kernel.
+/// Keys and values of one head of one batch entry, packed for the tile kernel.
 struct Head {
-    /// Scaled, normed, turned; `[panel][head][PANEL]`.
-    queries: Vec<f32>,
     /// Normed, turned; `[block][head][height]`.
     keys: Vec<f32>,
     /// `[block of columns][tokens][height]`.
@@ -87,7 +81,6 @@ struct Pack<'a> {
     tables: Tables<'a>,
     entry: usize,
     at: usize,
-    heads: usize,
     head: usize,
     tokens: usize,
 }
@@ -97,36 +90,25 @@ impl WithSimd for Pack<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Head {
-        let Self { head, tokens, .. } = self;
+        let Self { streams, tables, entry, at, head, tokens } = self;
         let height = tile::rows::<S>();
-        let mut queries = vec![0.0; tokens.div_ceil(PANEL) * head * PANEL];
         let mut keys = vec![0.0; tokens.div_ceil(height) * head * height];
         let mut values = vec![0.0; head.div_ceil(height) * tokens * height];
-        let scale = 1.0 / (head as f32).sqrt();
-        let mut turned = vec![0.0; head];
-        let mut token = 0;
-        for stream in self.streams {
-            for n in 0..stream.count {
-                let row = &stream.rows.data
-                    [stream.rows.offset + self.entry * stream.rows.entry + n * stream.rows.row..];
-                let part = |which: usize| &row[(which * self.heads + self.at) * head..][..head];
-                turn(part(0), stream.query, self.tables, n, scale, &mut turned);
-                let panel = &mut queries[token / PANEL * head * PANEL..][..head * PANEL];
-                for (k, value) in turned.iter().enumerate() {
-                    panel[k * PANEL + token % PANEL] = *value;
-                }
-                turn(part(1), stream.key, self.tables, n, 1.0, &mut turned);
-                let block = &mut keys[token / height * head * height..][..head * height];
-                for (k, value) in turned.iter().enumerate() {
-                    block[k * height + token % height] = *value;
-                }
-                for (block, group) in part(2).chunks(height).enumerate() {
-                    values[(block * tokens + token) * height..][..group.len()].copy_from_slice(group);
-                }
-                token += 1;
+        let mut turned = vec![0.0; height * head];
+        let all = streams.iter().flat_map(|stream| (0..stream.count).map(move |n| (stream, n)));
+        for (token, (stream, n)) in all.enumerate() {
+            let (block, row) = (token / height, token % height);
+            let key = &stream.keys.row(entry, n)[at * head..][..head];
+            turn(key, stream.key_norm, tables, n, 1.0, &mut turned[row * head..][..head]);
+            if row + 1 == height || token + 1 == tokens {
+                tile::transpose(&turned, head, height, &mut keys[block * head * height..][..head * height]);
+            }
+            let value = &stream.values.row(entry, n)[at * head..][..head];
+            for (block, group) in value.chunks(height).enumerate() {
+                values[(block * tokens + token) * height..][..group.len()].copy_from_slice(group);
             }
         }
-        Head { queries, keys, values }
+        Head { keys, values }
     }
 }
 
@@ -145,59 +127,165 @@ fn turn(x: &[f32], learned: &[f32], tables: Tables<'_>, token: usize, factor: f3
     }
 }
 
+/// Where a task's queries are.
+struct Asks<'a> {
+    streams: &'a [(&'a Stream<'a>, Source<'a>)],
+    tables: Tables<'a>,
+    entry: usize,
+    /// Of the queries of all streams.
+    first: usize,
+}
+
+impl Asks<'_> {
+    /// Head `at` of `count` queries from `from` on, scaled, normed and turned: `[head][PANEL]`.
+    #[inline(always)]
+    fn panel(&self, from: usize, count: usize, at: usize, head: usize, panel: &mut [f32]) {
+        let mut turned = vec![0.0; PANEL * head];
+        let scale = 1.0 / (head as f32).sqrt();
+        let all = self
+            .streams
+            .iter()
+            .flat_map(|(stream, queries)| (0..stream.count).map(move |n| (stream, queries, n)));
+        let these = all.skip(self.first + from).take(count);
+        for ((stream, queries, n), turned) in these.zip(turned.chunks_exact_mut(head)) {
+            let query = &queries.row(self.entry, n)[at * head..][..head];
+            turn(query, stream.query_norm, self.tables, n, scale, turned);
+        }
+        tile::transpose(&turned, head, PANEL, panel);
+    }
+}
+
+/// One task: some queries, all heads.
 struct Mix<'a> {
-    of: &'a Head,
-    panel: usize,
+    asks: Asks<'a>,
+    packed: &'a [Head],
     head: usize,
     tokens: usize,
-    scores: &'a mut Vec<f32>,
+    /// `[queries][heads * head]`.
+    rows: &'a mut [f32],
+}
+
+/// What 48 queries of one head have gathered from the keys so far.
+struct Gathered {
+    /// `[head][PANEL]`.
+    queries: Vec<f32>,
+    /// `[head][PANEL]`, filled up to whole tiles.
+    mixed: Vec<f32>,
+    softmax: Softmax,
 }
 
 impl WithSimd for Mix<'_> {
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
-        let Self { of, panel, head, tokens, scores } = self;
-        let height = tile::rows::<S>();
-        scores.resize(tokens.div_ceil(height) * height * PANEL, 0.0);
-        let queries = &of.queries[panel * head * PANEL..][..head * PANEL];
-        let blocks = of.keys.chunks_exact(head * height);
-        for (keys, scores) in blocks.zip(scores.chunks_exact_mut(height * PANEL)) {
-            tile::multiply(simd, keys, queries, scores);
-        }
-        let scores = &mut scores[..tokens * PANEL];
-        let inverse = softmax(scores);
-        let mut mixed = vec![0.0; head.div_ceil(height) * height * PANEL];
-        let blocks = of.values.chunks_exact(tokens * height);
-        for (values, mixed) in blocks.zip(mixed.chunks_exact_mut(height * PANEL)) {
-            tile::multiply(simd, values, scores, mixed);
-        }
-        for row in mixed.as_chunks_mut::<PANEL>().0 {
-            for (value, inverse) in row.iter_mut().zip(&inverse) {
-                *value *= inverse;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { asks, packed, head, tokens, rows } = self;
+        let (height, width) = (tile::rows::<S>(), packed.len() * head);
+        let mut scores = vec![0.0; KEYS * PANEL];
+        let mut panels: Vec<_> = rows
+            .chunks(PANEL * width)
+            .map(|_| Gathered {
+                queries: vec![0.0; head * PANEL],
+                mixed: vec![0.0; head.next_multiple_of(height) * PANEL],
+                softmax: Softmax::START,
+            })
+            .collect();
+        for (at, of) in packed.iter().enumerate() {
+            for (n, panel) in panels.iter_mut().enumerate() {
+                let count = PANEL.min(rows.len() / width - n * PANEL);
+                asks.panel(n * PANEL, count, at, head, &mut panel.queries);
+                panel.mixed.fill(0.0);
+                panel.softmax = Softmax::START;
+            }
+            for first in (0..tokens).step_by(KEYS) {
+                let count = KEYS.min(tokens - first);
+                for panel in &mut panels {
+                    panel.gather(simd, of, first, count, head, &mut scores);
+                }
+            }
+            for (panel, rows) in panels.iter().zip(rows.chunks_mut(PANEL * width)) {
+                let inverse = panel.softmax.sums.map(|sum| 1.0 / sum);
+                for ((column, row), inverse) in rows.chunks_exact_mut(width).enumerate().zip(inverse) {
+                    for (value, mixed) in
+                        row[at * head..][..head].iter_mut().zip(panel.mixed.chunks_exact(PANEL))
+                    {
+                        *value = mixed[column] * inverse;
+                    }
+                }
             }
         }
-        mixed
     }
 }
 
-/// Exponentials less the maximum, down each column; what the columns are to be multiplied with follows.
-#[inline(always)]
-fn softmax(scores: &mut [f32]) -> [f32; PANEL] {
-    let (rows, _) = scores.as_chunks_mut::<PANEL>();
-    let mut highest = [f32::NEG_INFINITY; PANEL];
-    for row in rows.iter() {
-        for (highest, score) in highest.iter_mut().zip(row) {
-            *highest = if *score > *highest { *score } else { *highest };
+impl Gathered {
+    /// Adds `count` keys from `first` on.
+    #[inline(always)]
+    fn gather<S: Simd>(
+        &mut self,
+        simd: S,
+        of: &Head,
+        first: usize,
+        count: usize,
+        head: usize,
+        scores: &mut [f32],
+    ) {
+        let height = tile::rows::<S>();
+        let scores = &mut scores[..count.next_multiple_of(height) * PANEL];
+        scores.fill(0.0);
+        let blocks = of.keys[first * head..].chunks_exact(head * height);
+        for (keys, scores) in blocks.zip(scores.chunks_exact_mut(height * PANEL)) {
+            tile::accumulate(simd, keys, &self.queries, scores);
+        }
+        let scores = &mut scores[..count * PANEL];
+        let correction = self.softmax.add(scores);
+        for row in self.mixed.as_chunks_mut::<PANEL>().0 {
+            for (value, correction) in row.iter_mut().zip(&correction) {
+                *value *= correction;
+            }
+        }
+        let blocks = of.values.chunks_exact(of.values.len() / head.div_ceil(height));
+        for (values, mixed) in blocks.zip(self.mixed.chunks_exact_mut(height * PANEL)) {
+            tile::accumulate(simd, &values[first * height..][..count * height], scores, mixed);
         }
     }
-    let mut sums = [0.0; PANEL];
-    for row in rows {
-        for ((score, highest), sum) in row.iter_mut().zip(&highest).zip(&mut sums) {
-            *score = math::exp(*score - highest);
-            *sum += *score;
+}
+
+/// Highest score and sum of exponentials of each column so far.
+struct Softmax {
+    highest: [f32; PANEL],
+    sums: [f32; PANEL],
+}
+
+impl Softmax {
+    /// Nothing seen yet. Finite, so that the first correction is no NaN.
+    const START: Self = Self { highest: [f32::MIN; PANEL], sums: [0.0; PANEL] };
+
+    /// Turns scores into exponentials less the highest score, down each column; what was gathered before is to be
+    /// multiplied with what is returned.
+    #[inline(always)]
+    fn add(&mut self, scores: &mut [f32]) -> [f32; PANEL] {
+        let (rows, _) = scores.as_chunks_mut::<PANEL>();
+        let mut highest = self.highest;
+        for row in rows.iter() {
+            for (highest, score) in highest.iter_mut().zip(row) {
+                *highest = if *score > *highest { *score } else { *highest };
+            }
         }
+        let mut correction = [0.0; PANEL];
+        for ((correction, before), now) in correction.iter_mut().zip(&self.highest).zip(&highest) {
+            *correction = math::exp(before - now);
+        }
+        let mut sums = [0.0; PANEL];
+        for row in rows {
+            for ((score, highest), sum) in row.iter_mut().zip(&highest).zip(&mut sums) {
+                *score = math::exp(*score - highest);
+                *sum += *score;
+            }
+        }
+        for ((total, sum), correction) in self.sums.iter_mut().zip(&sums).zip(&correction) {
+            *total = *total * correction + sum;
+        }
+        self.highest = highest;
+        correction
     }
-    sums.map(|sum| 1.0 / sum)
 }

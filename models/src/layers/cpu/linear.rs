@@ -7,9 +7,15 @@ use rayon::prelude::*;
 use super::math;
 use super::tile::{self, PANEL};
 
-/// Rows that one task carries through all panels: a panel stays in the first cache, the packed rows
-/// in the second.
-const CHUNK: usize = 64;
+/// Most rows that one task carries through all panels: its part of a panel's product stays in the first cache,
+/// and the weights are read once for all of them.
+const ROWS: usize = 128;
+
+/// Tasks for each thread, so that one that is held up does not hold up all.
+const TASKS: usize = 4;
+
+/// Numbers of k at a time: the panel's part stays in the first two caches while the rows go by.
+const DEPTH: usize = 256;
 
 /// Weights in panels of 48 columns, `[panel][k][PANEL]`, the last one filled up with zeros.
 pub(crate) struct Packed {
@@ -68,15 +74,17 @@ pub(crate) enum After<'a> {
     Gelu(usize),
     /// `residual + gate * y`.
     Gated {
-        /// Contiguous, shaped as the result.
-        residual: &'a [f32],
+        /// Shaped as the result.
+        residual: Source<'a>,
         /// A vector of each batch entry.
         gate: PerEntry<'a>,
     },
 }
 
 impl<'a> Source<'a> {
-    fn row(&self, entry: usize, row: usize) -> &'a [f32] {
+    /// Row `row` of batch entry `entry`.
+    #[inline(always)]
+    pub(crate) fn row(&self, entry: usize, row: usize) -> &'a [f32] {
         &self.data[self.offset + entry * self.entry + row * self.row..][..self.width]
     }
 }
@@ -123,9 +131,11 @@ impl Packed {
             "sources side by side are as wide as the layer's input"
         );
         let arch = Arch::new();
-        let mut result = vec![0.0; entries * rows * self.out];
-        result.par_chunks_mut(CHUNK * self.out).enumerate().for_each(|(n, result)| {
-            arch.dispatch(Chunk { layer: self, first: n * CHUNK, rows, sources, before, after, result });
+        let all = entries * rows;
+        let chunk = all.div_ceil(TASKS * rayon::current_num_threads()).next_multiple_of(8).clamp(8, ROWS);
+        let mut result = vec![0.0; all * self.out];
+        result.par_chunks_mut(chunk * self.out).enumerate().for_each(|(n, result)| {
+            arch.dispatch(Chunk { layer: self, first: n * chunk, rows, sources, before, after, result });
         });
         result
     }
@@ -151,23 +161,26 @@ impl WithSimd for Chunk<'_> {
         let height = tile::rows::<S>();
         let count = self.result.len() / out;
         let packed = self.pack(count, height);
-        let mut product = [0.0; 8 * PANEL];
-        let product = &mut product[..height * PANEL];
+        let mut product = vec![0.0; count.next_multiple_of(height) * PANEL];
         for (n, panel) in self.layer.panels.chunks_exact(into * PANEL).enumerate() {
-            let columns = n * PANEL..out.min((n + 1) * PANEL);
-            for (block, a) in packed.chunks_exact(into * height).enumerate() {
-                tile::multiply(simd, a, panel, product);
-                for (r, product) in product.chunks_exact_mut(PANEL).enumerate() {
-                    let row = block * height + r;
-                    if row < count {
-                        self.after.apply(
-                            &mut product[..columns.len()],
-                            &self.layer.bias[columns.clone()],
-                            Place { row: self.first + row, rows: self.rows, column: columns.start, out },
-                            &mut self.result[row * out..][columns.clone()],
-                        );
-                    }
+            product.fill(0.0);
+            for (n, part) in panel.chunks(DEPTH * PANEL).enumerate() {
+                let (first, depth) = (n * DEPTH * height, part.len() / PANEL * height);
+                let blocks = packed.chunks_exact(into * height);
+                for (a, product) in blocks.zip(product.chunks_exact_mut(height * PANEL)) {
+                    tile::accumulate(simd, &a[first..][..depth], part, product);
                 }
+            }
+            let columns = n * PANEL..out.min((n + 1) * PANEL);
+            let results = self.result.chunks_exact_mut(out);
+            for (row, (product, result)) in product.chunks_exact_mut(PANEL).zip(results).enumerate() {
+                let at = self.first + row;
+                self.after.apply(
+                    &mut product[..columns.len()],
+                    &self.layer.bias[columns.clone()],
+                    Place { entry: at / self.rows, row: at % self.rows, column: columns.start, out },
+                    &mut result[columns.clone()],
+                );
             }
         }
     }
@@ -179,21 +192,21 @@ impl Chunk<'_> {
     fn pack(&self, count: usize, height: usize) -> Vec<f32> {
         let into = self.layer.into;
         let mut packed = vec![0.0; count.div_ceil(height) * into * height];
-        let mut values = vec![0.0; into];
-        for n in 0..count {
-            let (entry, row) = ((self.first + n) / self.rows, (self.first + n) % self.rows);
-            let mut at = 0;
-            for source in self.sources {
-                values[at..at + source.width].copy_from_slice(source.row(entry, row));
-                at += source.width;
+        let mut values = vec![0.0; height * into];
+        for (n, block) in packed.chunks_exact_mut(into * height).enumerate() {
+            let rows = self.first + n * height..self.first + count.min((n + 1) * height);
+            for (row, values) in rows.zip(values.chunks_exact_mut(into)) {
+                let (entry, row) = (row / self.rows, row % self.rows);
+                let mut at = 0;
+                for source in self.sources {
+                    values[at..at + source.width].copy_from_slice(source.row(entry, row));
+                    at += source.width;
+                }
+                if let Before::Norm { shift, scale } = self.before {
+                    norm(values, shift.of(entry, into), scale.of(entry, into));
+                }
             }
-            if let Before::Norm { shift, scale } = self.before {
-                norm(&mut values, shift.of(entry, into), scale.of(entry, into));
-            }
-            let block = &mut packed[n / height * into * height..][..into * height];
-            for (column, value) in block.chunks_exact_mut(height).zip(&values) {
-                column[n % height] = *value;
-            }
+            tile::transpose(&values, into, height, block);
         }
         packed
     }
@@ -213,8 +226,8 @@ fn norm(values: &mut [f32], shift: &[f32], scale: &[f32]) {
 /// Where a piece of a row lies in the whole result.
 #[derive(Clone, Copy)]
 struct Place {
+    entry: usize,
     row: usize,
-    rows: usize,
     column: usize,
     out: usize,
 }
@@ -235,8 +248,8 @@ impl After<'_> {
                 }
             }
             Self::Gated { residual, gate } => {
-                let residual = &residual[place.row * place.out + place.column..][..product.len()];
-                let gate = &gate.of(place.row / place.rows, place.out)[place.column..][..product.len()];
+                let residual = &residual.row(place.entry, place.row)[place.column..][..product.len()];
+                let gate = &gate.of(place.entry, place.out)[place.column..][..product.len()];
                 for (((result, value), residual), gate) in
                     result.iter_mut().zip(product).zip(residual).zip(gate)
                 {

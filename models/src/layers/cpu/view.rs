@@ -57,19 +57,20 @@ impl<'a> Lent<'a> {
 
 /// Pieces side by side, held for reading.
 pub(crate) struct LentPieces<'a> {
-    all: Lent<'a>,
+    rows: Lent<'a>,
+    offset: usize,
     width: usize,
 }
 
 impl<'a> LentPieces<'a> {
-    /// Borrows `[b, pieces * width]`.
-    pub(crate) fn new(all: &'a Tensor, width: usize) -> Self {
-        Self { all: Lent::new(all), width }
+    /// Borrows `[b, columns]`, where the pieces start at column `offset`.
+    pub(crate) fn new(rows: &'a Tensor, offset: usize, width: usize) -> Self {
+        Self { rows: Lent::new(rows), offset, width }
     }
 
     /// Piece `n` of every batch entry.
     pub(crate) fn piece(&self, n: usize) -> Result<PerEntry<'_>> {
-        let stride = self.all.layout.dims()[1];
-        Ok(PerEntry { data: self.all.contiguous()?, stride, offset: n * self.width })
+        let stride = self.rows.layout.dims()[1];
+        Ok(PerEntry { data: self.rows.contiguous()?, stride, offset: self.offset + n * self.width })
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct RenderRequest {
     /// A description of the scene, at most 2,000 characters. No model on offer takes one yet.
     #[schema(max_length = 2000)]
     pub scene: Option<String>,
-    /// Time against fidelity: how many steps, unless `steps` says so.
+    /// Time against fidelity: how many steps, unless `steps` says so, and how each is taken.
     #[schema(default = "balanced")]
     pub quality: Option<Quality>,
     /// Images to make.
@@ -114,7 +114,7 @@ pub(super) async fn read(
         person,
         garment,
         price: model.price(samples),
-        estimate: model.estimate(samples, steps),
+        estimate: model.estimate(samples, quality, steps),
         webhook,
         metadata,
     })

@@ -50,7 +50,12 @@ device_time_ms = 1000
 licence = "Apache-2.0"
 [defaults]
 guidance = 1.5
-steps = { fast = 8, balanced = 20, best = 40 }
+[quality.fast]
+steps = 8
+[quality.balanced]
+steps = 20
+[quality.best]
+steps = 40
 [limits]
 steps_min = 1
 steps_max = 100
