@@ -22,13 +22,50 @@ pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
         CudaDevice::new_with_stream(ordinal).map_err(|error| DeviceError::Driver(error.to_string()))?;
     kernels_fit(&cuda)?;
     track_nothing(&cuda);
+    keep_freed_memory(&cuda)?;
     Ok(Device::Cuda(cuda))
 }
 
-/// Bytes that are free and bytes in all.
+/// Bytes that are free, what this process keeps for itself among them, and bytes in all.
 pub(super) fn memory(cuda: &CudaDevice) -> Result<(u64, u64), DeviceError> {
     let (free, total) = cuda.cuda_stream().context().mem_get_info().map_err(failed)?;
-    Ok((free as u64, total as u64))
+    let pool = pool(cuda)?;
+    let kept = |attribute| {
+        let mut bytes = 0u64;
+        // SAFETY: these two attributes are 64-bit integers, and one is written.
+        #[allow(unsafe_code)]
+        let asked = unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()) };
+        asked.result().map(|()| bytes).map_err(failed)
+    };
+    let reserved = kept(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = kept(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    Ok((free as u64 + reserved.saturating_sub(used), total as u64))
+}
+
+/// What allocations in the order of a stream are taken from.
+fn pool(cuda: &CudaDevice) -> Result<sys::CUmemoryPool, DeviceError> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the call writes one handle, whose address it is given; the pool is as old as the device.
+    #[allow(unsafe_code)]
+    let asked =
+        unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, cuda.cuda_stream().context().cu_device()) };
+    asked.result().map(|()| pool).map_err(failed)
+}
+
+/// Freed memory stays with the process. By default it goes back to the system whenever the host waits for the GPU,
+/// once a step, and is mapped again for the next.
+fn keep_freed_memory(cuda: &CudaDevice) -> Result<(), DeviceError> {
+    let mut threshold = u64::MAX;
+    // SAFETY: this attribute is a 64-bit integer, which is read.
+    #[allow(unsafe_code)]
+    let set = unsafe {
+        sys::cuMemPoolSetAttribute(
+            pool(cuda)?,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut threshold).cast(),
+        )
+    };
+    set.result().map_err(failed)
 }
 
 #[cfg(feature = "cuda-loading")]

@@ -91,8 +91,9 @@ pub(super) fn pass(network: &Mmdit, rows: &[Row<'_>], trace: &mut Trace) -> Resu
         modulations: cat(&|row| row.modulations.clone())?,
     };
     let opened = network.open(&start, trace)?;
-    let added = (&opened.person - &start.person)?;
-    let reused = reused(rows, &added)?;
+    let remembers = rows.iter().any(|row| row.threshold > 0.0);
+    let added = if remembers { Some((&opened.person - &start.person)?) } else { None };
+    let reused = added.as_ref().map_or_else(|| Ok(vec![false; rows.len()]), |added| reused(rows, added))?;
     let computed: Vec<usize> = (0..rows.len()).filter(|row| !reused[*row]).collect();
     let mut persons = Vec::with_capacity(rows.len());
     let deep =
@@ -108,12 +109,13 @@ pub(super) fn pass(network: &Mmdit, rows: &[Row<'_>], trace: &mut Trace) -> Resu
     let velocities = network.close(&Tensor::cat(&persons, 0)?, &start.modulations, trace)?;
     let outcome = |(n, row): (usize, &Row<'_>)| {
         let whole = !reused[n];
-        let kept = if whole && row.threshold > 0.0 {
-            // In their own memory: views would hold the whole batch.
-            let first = added.narrow(0, n, 1)?.copy()?;
-            Some(Kept { first, rest: (&persons[n] - opened.person.narrow(0, n, 1)?)? })
-        } else {
-            None
+        let kept = match &added {
+            Some(added) if whole && row.threshold > 0.0 => {
+                // In their own memory: views would hold the whole batch.
+                let first = added.narrow(0, n, 1)?.copy()?;
+                Some(Kept { first, rest: (&persons[n] - opened.person.narrow(0, n, 1)?)? })
+            }
+            _ => None,
         };
         Ok(Outcome { velocity: velocities.narrow(0, n, 1)?, kept, whole })
     };

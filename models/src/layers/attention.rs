@@ -4,6 +4,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::cpu;
 use super::cpu::view::{Lent, lendable};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::norm::HeadNorms;
 use super::rope::Rope;
 
@@ -44,7 +46,15 @@ impl<'a> Stream<'a> {
 /// `softmax(q k^T / sqrt(head)) v` for the queries of all streams, one after the other, over the tokens of all
 /// streams: `[b, queries, width]`. Queries and keys are normed by head and turned by position before.
 pub(crate) fn attend(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {
-    if lendable(&streams[0].keys) { on_cpu(streams, heads, rope) } else { plain(streams, heads, rope) }
+    if lendable(&streams[0].keys) {
+        return on_cpu(streams, heads, rope);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(streams, streams[0].keys.dim(2)? / heads) {
+        let [q, k, v] = cuda::gathered(streams, heads, rope)?;
+        return mix(&q, &k, &v)?.flatten_from(2);
+    }
+    plain(streams, heads, rope)
 }
 
 fn plain(streams: &[Stream<'_>], heads: usize, rope: &Rope) -> Result<Tensor> {

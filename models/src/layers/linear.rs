@@ -4,6 +4,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::cpu;
 use super::cpu::view::{Lent, lendable};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::modulation::Pieces;
 use super::norm;
 use super::product::matmul;
@@ -74,6 +76,10 @@ impl Linear {
     ) -> Result<Tensor> {
         match self {
             Self::Packed(packed) => on_cpu(packed, x, norm, after),
+            #[cfg(feature = "cuda")]
+            Self::Plain { weight, bias } if weight.device().is_cuda() => {
+                on_cuda(weight, bias.as_ref(), x, norm, after)
+            }
             Self::Plain { weight, bias } => {
                 let x = Tensor::cat(x, 2)?;
                 let x = norm.map_or(Ok(x.clone()), |(pieces, n)| norm::modulated(&x, &pieces, n))?;
@@ -97,6 +103,27 @@ fn plain(weight: &Tensor, bias: Option<&Tensor>, x: &Tensor, after: &After<'_>) 
         }
         After::Gated(residual, pieces, gate) => pieces.gated(*gate, residual, &y),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn on_cuda(
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    x: &[&Tensor],
+    norm: Option<(Pieces<'_>, usize)>,
+    after: &After<'_>,
+) -> Result<Tensor> {
+    let typed = x.iter().map(|x| x.to_dtype(weight.dtype())).collect::<Result<Vec<_>>>()?;
+    let x = match (norm, &typed[..]) {
+        (Some((pieces, n)), [one]) => cuda::modulated(one, &pieces, n)?,
+        (norm, several) => {
+            let x = cuda::side_by_side(&several.iter().collect::<Vec<_>>())?;
+            norm.map_or(Ok(x.clone()), |(pieces, n)| cuda::modulated(&x, &pieces, n))?
+        }
+    };
+    let (b, n, into) = x.dims3()?;
+    let y = matmul(&x.reshape((b * n, into))?, &weight.t()?)?.reshape((b, n, weight.dim(0)?))?;
+    cuda::finish(y, bias, after)
 }
 
 /// In f32 whatever the precision: the device's own kernel for halves rounds inside the polynomial and where

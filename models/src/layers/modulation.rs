@@ -68,6 +68,12 @@ impl<'a> Pieces<'a> {
         self.rows.narrow(1, self.offset + n * self.width, self.width)?.unsqueeze(1)
     }
 
+    /// The table, the column in it where piece `n` begins, and how many columns that has.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn columns(&self, n: usize) -> (&'a Tensor, usize, usize) {
+        (self.rows, self.offset + n * self.width, self.width)
+    }
+
     /// All pieces, for the fused loops.
     pub(crate) fn lend(&self) -> LentPieces<'a> {
         LentPieces::new(self.rows, self.offset, self.width)

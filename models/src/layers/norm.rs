@@ -7,7 +7,7 @@ use super::modulation::Pieces;
 use crate::weights::Tensors;
 
 /// Added to variances and mean squares, as in the reference.
-const EPSILON: f32 = 1e-6;
+pub(crate) const EPSILON: f32 = 1e-6;
 
 /// `(1 + scale) * layer_norm(x) + shift` over the last dimension; shift is piece `n`, scale the next. Statistics
 /// are made in f32 whatever type `x` has.
