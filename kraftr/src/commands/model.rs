@@ -1,8 +1,10 @@
 //! `kraftr model`: what can be rendered with, where it comes from, and proof that it is what it claims to be.
 
 mod bench;
+mod cases;
 mod compare;
 pub(crate) mod pull;
+mod qualities;
 mod show;
 
 use std::fs;
@@ -37,6 +39,7 @@ pub async fn run(args: ModelArgs) -> Result<Outcome> {
         ModelCommand::Check { release, json } => return check(&registry, &release, json),
         ModelCommand::Bench(args) => bench::run(&registry.in_precision(args.precision), &args)?,
         ModelCommand::Compare(args) => compare::run(&registry, &args)?,
+        ModelCommand::Qualities(args) => qualities::run(&registry, &args)?,
         ModelCommand::Init { release, seed } => init(&models, &registry, &release, seed)?,
         ModelCommand::Parity(_) => {}
     }

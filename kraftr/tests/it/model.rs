@@ -213,6 +213,26 @@ fn two_releases_are_compared_in_a_sheet_and_in_figures() {
 }
 
 #[test]
+fn qualities_are_held_against_the_full_result() {
+    let place = Place::new();
+    stdout_of(&place.model("init small --seed 1"));
+    let line = "qualities small-random --out q.png --also steps=2 --also steps=2,solver=heun";
+    stdout_of(&place.model(line));
+    let report: Value = serde_json::from_slice(&fs::read(place.0.path().join("q.json")).unwrap()).unwrap();
+    let names: Vec<_> = report["ways"].as_array().unwrap().iter().map(|way| &way["name"]).collect();
+    assert_eq!(names, ["full", "best", "balanced", "fast", "also", "also"]);
+    let ways = &report["ways"];
+    assert_eq!((&ways[0]["psnr_db"], &ways[0]["ssim"]), (&json!(100.0), &json!(1.0)), "{report}");
+    assert!(ways[4]["psnr_db"].as_f64().unwrap() < 90.0, "{report}");
+    assert_eq!((&ways[4]["evaluations"], &ways[5]["evaluations"]), (&json!(3.0), &json!(4.0)), "{report}");
+    assert!(place.0.path().join("q.png").exists());
+    let said = failure_of(&place.model("qualities small-random --also steps=99"), 1);
+    assert!(said.contains("--also steps=99: small-random takes 1 to 10"), "{said}");
+    let said = failure_of(&place.model("qualities small-random --also steps=2,solver=rk4"), 2);
+    assert!(said.contains("solver: expected one of: euler, ab2, heun"), "{said}");
+}
+
+#[test]
 fn every_mistake_of_every_manifest_stops_a_start_in_words() {
     let place = Place::new();
     place.write("a.toml", &SMALL.replace("\"small\"", "\"Small\"").replace("price = 3", "prise = 3"));

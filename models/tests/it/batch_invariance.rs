@@ -5,11 +5,11 @@ use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling,
 use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, GarmentPhoto};
 
-fn demo() -> Model {
+pub(crate) fn demo() -> Model {
     Registry::bundled().load(bundled::DEMO_RELEASE, &Device::Cpu).unwrap()
 }
 
-fn inputs(category: Category) -> Inputs {
+pub(crate) fn inputs(category: Category) -> Inputs {
     let limits =
         Limits { bytes_max: 1 << 20, side_min: 16, side_max: 4_096, pixels_max: 1 << 20, aspect_max: 4 };
     let picture = |bytes: &[u8]| decode(bytes, &limits).unwrap().image;
@@ -34,7 +34,7 @@ fn to_the_end(model: &Model, mut sample: Sample) -> RgbImage {
 }
 
 /// Bytes are truncated, so a difference of 1e-5 may still move a value across a border: by one level.
-fn assert_same(alone: &RgbImage, among: &RgbImage) {
+pub(crate) fn assert_same(alone: &RgbImage, among: &RgbImage) {
     assert_eq!(alone.dimensions(), among.dimensions());
     let apart = alone.as_raw().iter().zip(among.as_raw()).map(|(a, b)| a.abs_diff(*b));
     assert!(apart.clone().max() <= Some(1), "a value moved by {:?} levels", apart.clone().max());

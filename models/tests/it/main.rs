@@ -11,4 +11,5 @@ mod golden;
 mod golden_preparation;
 mod photographs;
 mod precision;
+mod qualities;
 mod releases;
