@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use kraftr_imaging::{Limits, decode};
-use kraftr_models::{Device, Inputs, Registry, RgbImage, Sampling, bundled};
+use kraftr_models::{Device, Inputs, Registry, RgbImage, Sampling, TryOn, bundled};
 use kraftr_protocol::{GarmentPhoto, Quality};
 
 const LIMITS: Limits =
@@ -13,12 +13,12 @@ const LIMITS: Limits =
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Registry::bundled().load(bundled::DEMO_RELEASE, &Device::Cpu)?;
-    let prepared = model.prepare(&Inputs {
+    let prepared = model.prepare(&Inputs::TryOn(TryOn {
         person: decode(bundled::SAMPLE_PERSON, &LIMITS)?.image,
         garment: decode(bundled::SAMPLE_GARMENT, &LIMITS)?.image,
         category: bundled::SAMPLE_CATEGORY,
         garment_photo: GarmentPhoto::FlatLay,
-    })?;
+    }))?;
     let mut best = f64::INFINITY;
     let mut picture = RgbImage::default();
     for seed in 0..5 {

@@ -21,3 +21,5 @@ pub const SAMPLE_PERSON: &[u8] = include_bytes!("../demo/samples/person-2.png");
 pub const SAMPLE_GARMENT: &[u8] = include_bytes!("../demo/samples/garment-striped-longsleeve.png");
 /// What [`SAMPLE_GARMENT`] is.
 pub const SAMPLE_CATEGORY: Category = Category::Tops;
+/// What a release that paints after a description is measured with.
+pub const SAMPLE_PROMPT: &str = "a red dress on a hanger in a sunlit shop, photograph";

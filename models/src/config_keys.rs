@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 /// The keys of a table that nobody has taken yet, and what is wrong with those that somebody did.
 pub(crate) struct Keys {
+    path: String,
     left: toml::Table,
     known: Vec<String>,
     mistakes: Vec<String>,
@@ -13,7 +14,29 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn of(config: &toml::Table) -> Self {
-        Self { left: config.clone(), known: Vec::new(), mistakes: Vec::new() }
+        Self::at("config".to_owned(), config.clone())
+    }
+
+    fn at(path: String, left: toml::Table) -> Self {
+        Self { path, left, known: Vec::new(), mistakes: Vec::new() }
+    }
+
+    /// Takes a table below, all of whose keys are those of one struct.
+    pub(crate) fn section<T: Default + Serialize + DeserializeOwned>(&mut self, name: &str) -> T {
+        self.known.push(name.to_owned());
+        let path = format!("{}.{name}", self.path);
+        let table = match self.left.remove(name) {
+            Some(toml::Value::Table(table)) => table,
+            Some(_) => {
+                self.mistakes.push(format!("{path}: must be a table"));
+                toml::Table::new()
+            }
+            None => toml::Table::new(),
+        };
+        let mut keys = Self::at(path, table);
+        let section = keys.take();
+        self.mistakes.extend(keys.finish());
+        section
     }
 
     /// Takes the keys of a struct whose every field has a default; a wrong value is noted and counts as left out.
@@ -25,7 +48,7 @@ impl Keys {
             let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
             match alone.try_into::<T>() {
                 Ok(_) => drop(given.insert(key.clone(), value)),
-                Err(error) => self.mistakes.push(format!("config.{key}: {}", error.message())),
+                Err(error) => self.mistakes.push(format!("{}.{key}: {}", self.path, error.message())),
             }
         }
         self.known.extend(defaults.keys().cloned());
@@ -35,10 +58,11 @@ impl Keys {
     /// Everything that is wrong, also the keys that nobody took.
     pub(crate) fn finish(mut self) -> Vec<String> {
         for key in self.left.keys() {
-            self.mistakes.push(match did_you_mean(key, self.known.iter().cloned()) {
-                Some(meant) => format!("config.{key}: there is no such key; did you mean {meant}?"),
-                None => format!("config.{key}: there is no such key; there are {}", self.known.join(", ")),
-            });
+            let advice = match did_you_mean(key, self.known.iter().cloned()) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("there are {}", self.known.join(", ")),
+            };
+            self.mistakes.push(format!("{}.{key}: there is no such key; {advice}", self.path));
         }
         self.mistakes
     }
@@ -66,5 +90,18 @@ mod tests {
         assert!(mistakes[0].starts_with("config.width: invalid type"), "{mistakes:?}");
         assert!(mistakes.iter().any(|mistake| mistake.ends_with("did you mean depth?")), "{mistakes:?}");
         assert!(mistakes.iter().any(|mistake| mistake.ends_with("there are depth, width")), "{mistakes:?}");
+    }
+
+    #[test]
+    fn sections_say_where_their_mistakes_are() {
+        let mut keys = Keys::of(&"outer = 3\ninner = { depth = 3, widht = 1 }".parse().unwrap());
+        assert_eq!(keys.section::<Sizes>("inner"), Sizes { width: 0, depth: 3 });
+        assert_eq!(keys.section::<Sizes>("outer"), Sizes::default());
+        let mistakes = keys.finish();
+        let expected = [
+            "config.inner.widht: there is no such key; did you mean width?",
+            "config.outer: must be a table",
+        ];
+        assert_eq!(mistakes, expected);
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use kraftr_imaging::ImagingError;
 use kraftr_protocol::FailureCode;
-use kraftr_protocol::manifest::ManifestError;
+use kraftr_protocol::manifest::{ManifestError, Task};
 
-use crate::device::DeviceError;
+use crate::device::{DeviceError, Precision};
 use crate::person::stage::Missing;
 use crate::weights::contract::Mismatch;
 
@@ -95,6 +95,25 @@ pub enum ModelError {
         /// What it must be.
         message: String,
     },
+    /// A precision that the release's architecture does not compute in.
+    #[error("{release} does not compute in {asked}; use {}",
+        known.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
+    Precision {
+        /// The release.
+        release: String,
+        /// What was asked for.
+        asked: Precision,
+        /// What it computes in.
+        known: Vec<Precision>,
+    },
+    /// Inputs of another task than the release's.
+    #[error("release {release} does {task}; hand it the inputs of that task")]
+    WrongInputs {
+        /// The release.
+        release: String,
+        /// What it does.
+        task: Task,
+    },
     /// A prepared input or a sample of another release was handed to this one.
     #[error("state of release {owner} was handed to release {release}")]
     ForeignState {
@@ -112,6 +131,9 @@ pub enum ModelError {
         #[source]
         reason: DeviceError,
     },
+    /// A picture that cannot be used, and what to send instead.
+    #[error("{0}")]
+    Picture(String),
     /// A picture could not be resized.
     #[error("resizing: {0}")]
     Resize(String),
@@ -175,10 +197,14 @@ impl ModelError {
             | Self::Onnx { .. }
             | Self::Stage(_)
             | Self::Noncommercial { .. }
+            | Self::Precision { .. }
             | Self::Fixture { .. } => FailureCode::ReleaseUnavailable,
-            Self::Resize(_) => FailureCode::InputInvalid,
+            Self::Picture(_) | Self::Resize(_) => FailureCode::InputInvalid,
             Self::Tensor(error) if is_out_of_memory(error) => FailureCode::OutOfMemory,
-            Self::Sampling { .. } | Self::ForeignState { .. } | Self::Tensor(_) => FailureCode::ModelError,
+            Self::Sampling { .. }
+            | Self::WrongInputs { .. }
+            | Self::ForeignState { .. }
+            | Self::Tensor(_) => FailureCode::ModelError,
         }
     }
 }

@@ -10,31 +10,10 @@ use std::sync::Arc;
 
 use kraftr_imaging::RgbImage;
 use kraftr_protocol::manifest::Method;
-use kraftr_protocol::{Category, GarmentPhoto, Quality, ReleaseManifest};
+use kraftr_protocol::{Category, Quality, ReleaseManifest};
 
+use crate::inputs::{Inputs, Role, TextToImage, TryOn};
 use crate::{ModelError, picture};
-
-/// The pictures of one render.
-#[derive(Debug, Clone)]
-pub struct Inputs {
-    /// The person to dress, any size.
-    pub person: RgbImage,
-    /// The garment, any size.
-    pub garment: RgbImage,
-    /// Where the garment is worn.
-    pub category: Category,
-    /// How the garment was photographed.
-    pub garment_photo: GarmentPhoto,
-}
-
-/// What a picture is in a render.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The person to dress.
-    Person,
-    /// The garment, photographed like that.
-    Garment(GarmentPhoto),
-}
 
 /// How one image is sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,26 +59,14 @@ impl AddAssign for Evaluations {
     }
 }
 
-/// A network with its sampler: what an implementer of a new architecture writes.
+/// A network with its sampler: what an implementer of a new architecture writes, with the trait of its task,
+/// [`DressesPeople`] or [`PaintsWords`].
 pub(crate) trait Architecture: Send + Sync + 'static {
-    /// What is read off one picture: whatever depends on nothing else of a render.
-    type Reading: Send + Sync + 'static;
     /// Conditions of one render.
     type Prepared: Send + Sync + 'static;
     /// One image being denoised.
     type Sample: Send + 'static;
 
-    /// Reads one picture. Runs off the engine thread.
-    fn read(&self, picture: &RgbImage, role: Role) -> Result<Self::Reading, ModelError>;
-    /// Bytes of memory that a reading takes.
-    fn bytes(reading: &Self::Reading) -> usize;
-    /// Turns what was read into conditions. Runs off the engine thread.
-    fn prepare(
-        &self,
-        person: &Self::Reading,
-        garment: &Self::Reading,
-        category: Category,
-    ) -> Result<Self::Prepared, ModelError>;
     /// Starts one image from noise. `sampling` is within the manifest's limits.
     fn begin(&self, prepared: &Arc<Self::Prepared>, sampling: &Sampling) -> Result<Self::Sample, ModelError>;
     /// Advances every sample by one denoise step in one pass. None of them is done.
@@ -112,11 +79,43 @@ pub(crate) trait Architecture: Send + Sync + 'static {
     fn finish(&self, sample: Self::Sample) -> Result<RgbImage, ModelError>;
 }
 
+/// An architecture for try-on: pictures are read one by one, so that a reading can be kept for the next render.
+pub(crate) trait DressesPeople: Architecture {
+    /// What is read off one picture: whatever depends on nothing else of a render.
+    type Reading: Send + Sync + 'static;
+
+    /// Reads one picture. Runs off the engine thread.
+    fn read(&self, picture: &RgbImage, role: Role) -> Result<Self::Reading, ModelError>;
+    /// Bytes of memory that a reading takes.
+    fn bytes(reading: &Self::Reading) -> usize;
+    /// Turns what was read into conditions. Runs off the engine thread.
+    fn prepare(
+        &self,
+        person: &Self::Reading,
+        garment: &Self::Reading,
+        category: Category,
+    ) -> Result<Self::Prepared, ModelError>;
+}
+
+/// An architecture that paints after a description.
+pub(crate) trait PaintsWords: Architecture {
+    /// Turns a description, and what is there already, into conditions. Runs off the engine thread.
+    fn prepare(&self, inputs: &TextToImage) -> Result<Self::Prepared, ModelError>;
+}
+
 /// A loaded release. Cheap to clone.
 #[derive(Clone)]
 pub struct Model {
     manifest: Arc<ReleaseManifest>,
     inner: Arc<dyn Erased>,
+    front: Front,
+}
+
+/// The side of an architecture that takes the inputs of its task.
+#[derive(Clone)]
+enum Front {
+    TryOn(Arc<dyn ErasedTryOn>),
+    TextToImage(Arc<dyn ErasedTextToImage>),
 }
 
 /// What a release reads off one picture in one [`Role`]: where it lies in the frame, how somebody stands. Depends on
@@ -126,7 +125,7 @@ pub struct Reading {
     release: Arc<ReleaseManifest>,
     role: Role,
     bytes: usize,
-    inner: Arc<dyn Any + Send + Sync>,
+    inner: State,
 }
 
 impl Reading {
@@ -140,7 +139,7 @@ impl Reading {
 #[derive(Clone)]
 pub struct Prepared {
     release: Arc<ReleaseManifest>,
-    inner: Arc<dyn Any + Send + Sync>,
+    inner: State,
 }
 
 /// One image being denoised.
@@ -176,8 +175,16 @@ impl Sample {
 }
 
 impl Model {
-    pub(crate) fn new<A: Architecture>(manifest: Arc<ReleaseManifest>, architecture: A) -> Self {
-        Self { manifest, inner: Arc::new(architecture) }
+    /// A release for try-on.
+    pub(crate) fn try_on<A: DressesPeople>(manifest: Arc<ReleaseManifest>, architecture: A) -> Self {
+        let architecture = Arc::new(architecture);
+        Self { manifest, front: Front::TryOn(architecture.clone()), inner: architecture }
+    }
+
+    /// A release that paints after descriptions.
+    pub(crate) fn text_to_image<A: PaintsWords>(manifest: Arc<ReleaseManifest>, architecture: A) -> Self {
+        let architecture = Arc::new(architecture);
+        Self { manifest, front: Front::TextToImage(architecture.clone()), inner: architecture }
     }
 
     /// What the release says of itself.
@@ -185,23 +192,41 @@ impl Model {
         &self.manifest
     }
 
-    /// Turns pictures into the conditions of a render: [reads](Self::read) and [joins](Self::join) them.
+    /// Turns inputs into the conditions of a render, all at once; call it off the engine thread.
+    ///
+    /// # Errors
+    /// [`ModelError::WrongInputs`] for those of another task, [`ModelError::Picture`] for pictures that cannot be used.
     pub fn prepare(&self, inputs: &Inputs) -> Result<Prepared, ModelError> {
+        match (inputs, &self.front) {
+            (Inputs::TryOn(inputs), Front::TryOn(_)) => self.dress(inputs),
+            (Inputs::TextToImage(inputs), Front::TextToImage(front)) => {
+                if let Some(kept) = &inputs.kept {
+                    self.fits("picture", kept.picture.dimensions())?;
+                    self.fits("matte", kept.matte.dimensions())?;
+                }
+                Ok(Prepared { release: self.manifest.clone(), inner: front.prepare(inputs)? })
+            }
+            _ => Err(self.wrong_inputs()),
+        }
+    }
+
+    fn dress(&self, inputs: &TryOn) -> Result<Prepared, ModelError> {
         self.knows(inputs.category)?;
         let person = self.read(&inputs.person, Role::Person)?;
         let garment = self.read(&inputs.garment, Role::Garment(inputs.garment_photo))?;
         self.join(&person, &garment, inputs.category)
     }
 
-    /// Reads one picture: finds who is on it and how they stand, as far as this release wants to know. By far the most
-    /// of what [`prepare`](Self::prepare) does; call it off the engine thread.
+    /// Reads one picture of a try-on: finds who is on it and how they stand, as far as this release wants to know. By
+    /// far the most of what [`prepare`](Self::prepare) does; call it off the engine thread.
     pub fn read(&self, picture: &RgbImage, role: Role) -> Result<Reading, ModelError> {
+        let front = self.try_on_front()?;
         if picture.as_raw().is_empty() {
-            return Err(ModelError::Resize(
+            return Err(ModelError::Picture(
                 "a picture has no pixels; send both with at least one".to_owned(),
             ));
         }
-        let (inner, bytes) = self.inner.read(picture, role)?;
+        let (inner, bytes) = front.read(picture, role)?;
         Ok(Reading { release: self.manifest.clone(), role, bytes, inner })
     }
 
@@ -212,6 +237,7 @@ impl Model {
         garment: &Reading,
         category: Category,
     ) -> Result<Prepared, ModelError> {
+        let front = self.try_on_front()?;
         self.knows(category)?;
         self.owns(&person.release)?;
         self.owns(&garment.release)?;
@@ -221,9 +247,20 @@ impl Model {
                 message: format!("a {:?} and a {:?} make no render", person.role, garment.role),
             });
         }
-        let prepared = self.inner.prepare(&*person.inner, &*garment.inner, category);
+        let prepared = front.prepare(&*person.inner, &*garment.inner, category);
         let inner = prepared.ok_or_else(|| self.foreign(&person.release))??;
         Ok(Prepared { release: self.manifest.clone(), inner })
+    }
+
+    fn try_on_front(&self) -> Result<&dyn ErasedTryOn, ModelError> {
+        match &self.front {
+            Front::TryOn(front) => Ok(&**front),
+            Front::TextToImage(_) => Err(self.wrong_inputs()),
+        }
+    }
+
+    fn wrong_inputs(&self) -> ModelError {
+        ModelError::WrongInputs { release: self.manifest.name.clone(), task: self.manifest.task }
     }
 
     fn knows(&self, category: Category) -> Result<(), ModelError> {
@@ -232,6 +269,18 @@ impl Model {
         }
         let message = format!("{} does not know {category}", self.manifest.name);
         Err(ModelError::Sampling { field: "category", message })
+    }
+
+    /// What is kept of a picture has the size that the release paints.
+    fn fits(&self, what: &str, (width, height): (u32, u32)) -> Result<(), ModelError> {
+        let [w, h] = self.manifest.size;
+        if (width, height) == (w, h) {
+            return Ok(());
+        }
+        let name = &self.manifest.name;
+        Err(ModelError::Picture(format!(
+            "the {what} to keep has {width} x {height} pixels, {name} paints {w} x {h}; place it in a frame of that size"
+        )))
     }
 
     /// Starts one image from the noise of its seed.
@@ -359,49 +408,49 @@ impl fmt::Debug for Sample {
 
 /// [`Architecture`] without its associated types. `None` means that a state has another type.
 trait Erased: Send + Sync {
-    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError>;
-    fn prepare(
-        &self,
-        person: &(dyn Any + Send + Sync),
-        garment: &(dyn Any + Send + Sync),
-        category: Category,
-    ) -> Outcome<State>;
-    fn begin(
-        &self,
-        prepared: Arc<dyn Any + Send + Sync>,
-        sampling: &Sampling,
-    ) -> Outcome<Box<dyn Any + Send>>;
+    fn begin(&self, prepared: State, sampling: &Sampling) -> Outcome<Box<dyn Any + Send>>;
     fn step(&self, batch: Vec<&mut (dyn Any + Send)>) -> Outcome<()>;
     fn evaluations(&self, sample: &(dyn Any + Send)) -> Option<Evaluations>;
     fn preview(&self, sample: &(dyn Any + Send)) -> Outcome<RgbImage>;
     fn finish(&self, sample: Box<dyn Any + Send>) -> Outcome<RgbImage>;
 }
 
-type Outcome<T> = Option<Result<T, ModelError>>;
-type State = Arc<dyn Any + Send + Sync>;
+/// [`DressesPeople`] likewise.
+trait ErasedTryOn: Send + Sync {
+    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError>;
+    fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State>;
+}
 
-impl<A: Architecture> Erased for A {
+/// [`PaintsWords`] likewise.
+trait ErasedTextToImage: Send + Sync {
+    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError>;
+}
+
+type Outcome<T> = Option<Result<T, ModelError>>;
+type Anything = dyn Any + Send + Sync;
+type State = Arc<Anything>;
+
+impl<A: DressesPeople> ErasedTryOn for A {
     fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError> {
-        let reading = Architecture::read(self, picture, role)?;
+        let reading = DressesPeople::read(self, picture, role)?;
         let bytes = A::bytes(&reading);
         Ok((Arc::new(reading), bytes))
     }
 
-    fn prepare(
-        &self,
-        person: &(dyn Any + Send + Sync),
-        garment: &(dyn Any + Send + Sync),
-        category: Category,
-    ) -> Outcome<State> {
+    fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State> {
         let (person, garment) = (person.downcast_ref()?, garment.downcast_ref()?);
-        Some(Architecture::prepare(self, person, garment, category).map(|prepared| Arc::new(prepared) as _))
+        Some(DressesPeople::prepare(self, person, garment, category).map(|prepared| Arc::new(prepared) as _))
     }
+}
 
-    fn begin(
-        &self,
-        prepared: Arc<dyn Any + Send + Sync>,
-        sampling: &Sampling,
-    ) -> Outcome<Box<dyn Any + Send>> {
+impl<A: PaintsWords> ErasedTextToImage for A {
+    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError> {
+        Ok(Arc::new(PaintsWords::prepare(self, inputs)?))
+    }
+}
+
+impl<A: Architecture> Erased for A {
+    fn begin(&self, prepared: State, sampling: &Sampling) -> Outcome<Box<dyn Any + Send>> {
         let prepared = prepared.downcast::<A::Prepared>().ok()?;
         Some(Architecture::begin(self, &prepared, sampling).map(|sample| Box::new(sample) as _))
     }

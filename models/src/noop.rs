@@ -7,7 +7,8 @@ use kraftr_imaging::RgbImage;
 use kraftr_protocol::{Category, ReleaseManifest};
 
 use crate::error::ModelError;
-use crate::model::{Architecture, Evaluations, Role, Sampling};
+use crate::inputs::Role;
+use crate::model::{Architecture, DressesPeople, Evaluations, Sampling};
 use crate::noise;
 use crate::picture;
 
@@ -43,10 +44,8 @@ impl Noop {
     }
 }
 
-impl Architecture for Noop {
+impl DressesPeople for Noop {
     type Reading = ();
-    type Prepared = ();
-    type Sample = Grain;
 
     fn read(&self, _: &RgbImage, _: Role) -> Result<(), ModelError> {
         Ok(())
@@ -59,6 +58,11 @@ impl Architecture for Noop {
     fn prepare(&self, (): &(), (): &(), _: Category) -> Result<(), ModelError> {
         Ok(())
     }
+}
+
+impl Architecture for Noop {
+    type Prepared = ();
+    type Sample = Grain;
 
     fn begin(&self, _: &Arc<()>, sampling: &Sampling) -> Result<Grain, ModelError> {
         Ok(Grain { seed: sampling.seed })

@@ -1,11 +1,12 @@
 //! Proof that a network computes what its reference computes: recorded tensors against ours.
 //!
-//! A fixture is a JSON file with `architecture`, `config`, `sampler` (steps, guidance, `time_shift_mu`,
-//! `skip_guidance_last`, schedule) and the name of a safetensors file beside it under `tensors`. That
-//! file holds `input.*`, `inner.*`, `output.*` and, unless the JSON names another file under `weights`,
+//! A fixture is a JSON file with `architecture` and what that architecture needs. For `fashn-vton` that is `config`,
+//! `sampler` (steps, guidance, `time_shift_mu`, `skip_guidance_last`, schedule) and the name of a safetensors file
+//! beside it under `tensors`. That file holds `input.*`, `inner.*`, `output.*` and, unless the JSON names another file under `weights`,
 //! the parameters as `model.*`.
 
 pub mod preparation;
+mod stable_diffusion;
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use kraftr_protocol::manifest::Method;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -82,8 +84,13 @@ pub struct Report {
 }
 
 #[derive(Deserialize)]
-struct Fixture {
+struct Head {
     architecture: String,
+    weights: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Fixture {
     tensors: String,
     weights: Option<String>,
     config: Config,
@@ -99,14 +106,27 @@ struct Sampling {
     schedule: Vec<f64>,
 }
 
-/// Runs the fixture's inputs through its network and compares with what it recorded.
-pub fn check(fixture: &Path, device: &Device, precision: Precision) -> Result<Report, ModelError> {
-    let run = Run::open(fixture, device, precision)?;
-    let mut checks = vec![run.schedule()];
-    run.forward(&mut checks)?;
-    run.halves(&mut checks)?;
-    run.sampler(&mut checks)?;
-    run.nothing_left_out(&checks)?;
+/// Runs the fixture's inputs through its network and compares with what it recorded. Without a precision
+/// that is what suits the device; Stable Diffusion computes in f32 and refuses others.
+pub fn check(fixture: &Path, device: &Device, precision: Option<Precision>) -> Result<Report, ModelError> {
+    let (checks, precision) = match read::<Head>(fixture)?.architecture.as_str() {
+        "fashn-vton" => {
+            let precision = precision.unwrap_or_else(|| Precision::of(device));
+            (fashn_vton(fixture, device, precision)?, precision)
+        }
+        "stable-diffusion" => match precision {
+            None | Some(Precision::F32) => (stable_diffusion::check(fixture, device)?, Precision::F32),
+            Some(asked) => {
+                let release = fixture.display().to_string();
+                return Err(ModelError::Precision { release, asked, known: vec![Precision::F32] });
+            }
+        },
+        other => {
+            let reason =
+                format!("architecture {other} has no parity check; use fashn-vton or stable-diffusion");
+            return Err(ModelError::Fixture { path: fixture.to_owned(), reason });
+        }
+    };
     let tolerance = Tolerance::of(precision);
     let ok = checks.iter().all(|check| tolerance.admits(check));
     Ok(Report { device: device::display(device), dtype: precision.to_string(), tolerance, checks, ok })
@@ -114,16 +134,24 @@ pub fn check(fixture: &Path, device: &Device, precision: Precision) -> Result<Re
 
 /// The file beside the fixture that holds its parameters; none when it carries its own.
 pub(crate) fn weights_of(fixture: &Path) -> Result<Option<String>, ModelError> {
-    Fixture::read(fixture).map(|fixture| fixture.weights)
+    read::<Head>(fixture).map(|head| head.weights)
 }
 
-impl Fixture {
-    fn read(path: &Path) -> Result<Self, ModelError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-        serde_json::from_str(&text)
-            .map_err(|error| ModelError::Fixture { path: path.to_owned(), reason: error.to_string() })
-    }
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    serde_json::from_str(&text)
+        .map_err(|error| ModelError::Fixture { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn fashn_vton(path: &Path, device: &Device, precision: Precision) -> Result<Vec<Check>, ModelError> {
+    let run = Run::open(path, device, precision)?;
+    let mut checks = vec![run.schedule()];
+    run.forward(&mut checks)?;
+    run.halves(&mut checks)?;
+    run.sampler(&mut checks)?;
+    run.nothing_left_out(&checks)?;
+    Ok(checks)
 }
 
 /// A fixture, its network and its inputs.
@@ -140,13 +168,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(path: &'a Path, device: &Device, precision: Precision) -> Result<Self, ModelError> {
         let bad = |reason: String| ModelError::Fixture { path: path.to_owned(), reason };
-        let fixture = Fixture::read(path)?;
-        if fixture.architecture != "fashn-vton" {
-            return Err(bad(format!(
-                "architecture {} has no parity check; use fashn-vton",
-                fixture.architecture
-            )));
-        }
+        let fixture: Fixture = read(path)?;
         let beside = |name: &str| path.with_file_name(name);
         let weights = match &fixture.weights {
             Some(name) => Weights::read(&beside(name), "")?,

@@ -84,6 +84,11 @@ pub(crate) fn enlarge(picture: RgbImage, factor: u32) -> Result<RgbImage, ModelE
     Ok(resize(&picture, picture.width() * factor, picture.height() * factor, Filter::Lanczos3)?)
 }
 
+/// Scales to any size, for pictures that are looked at and thrown away.
+pub(crate) fn scaled_roughly(picture: &RgbImage, width: u32, height: u32) -> Result<RgbImage, ModelError> {
+    Ok(resize(picture, width, height, Filter::Bilinear)?)
+}
+
 /// Bytes to planes `[3, h, w]` between -1 and 1.
 pub(crate) fn to_planes(picture: &RgbImage) -> Vec<f32> {
     let pixels = (picture.width() * picture.height()) as usize;

@@ -55,6 +55,14 @@ impl Files<'_> {
         }
     }
 
+    /// The text file in that role, proven likewise.
+    pub(crate) fn text(&self, role: &str) -> Result<String, ModelError> {
+        let file = self.weights(role)?;
+        let mistake = || format!("release {}: the file in the role {role} is not text", self.manifest.name);
+        let text = std::str::from_utf8(file.bytes());
+        text.map(str::to_owned).map_err(|_| ModelError::Config { mistakes: vec![mistake()] })
+    }
+
     /// What the manifest says about the file in that role.
     pub(crate) fn named(&self, role: &str) -> Result<&ManifestFile, ModelError> {
         let mistake = || format!("release {} names no file with the role {role}", self.manifest.name);
@@ -170,9 +178,12 @@ impl Registry {
         }
     }
 
-    /// What releases compute in on a device: what was asked for, or what suits it.
-    pub fn precision(&self, device: &Device) -> Precision {
-        self.precision.unwrap_or_else(|| Precision::of(device))
+    /// What a release computes in on a device: what was asked for, or what suits both.
+    ///
+    /// # Errors
+    /// [`ModelError::Precision`] when it does not compute in what was asked for.
+    pub fn precision(&self, release: &str, device: &Device) -> Result<Precision, ModelError> {
+        Kind::of(self.get(release)?)?.precision(release, self.precision, device)
     }
 
     /// A manifest equal to one that is there changes nothing, so that the compiled-in ones may also lie in the
@@ -243,7 +254,7 @@ impl Registry {
     pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
         let manifest = self.get(release)?;
         self.permit(manifest)?;
-        let precision = self.precision(device);
+        let precision = self.precision(release, device)?;
         if let Some(needed) = manifest.device_memory_bytes {
             device::require_memory(device, needed)?;
         }
@@ -261,9 +272,10 @@ impl Registry {
         Kind::of(manifest)?.arithmetic(manifest, sampling)
     }
 
-    /// Writes random weights for a release into `folder` and returns the manifest of a new release,
-    /// `<name>-random`, that names them: the same network, so that it can be benched and every path of the code run
-    /// without a download. The same seed gives the same files. `on_bytes` hears of bytes written, of so many in all.
+    /// Writes random weights, and whatever else a release is loaded from, into `folder` and returns the manifest of a
+    /// new release, `<name>-random`, that names them: the same network, so that it can be benched and every path of the
+    /// code run without a download. The same seed gives the same files. `on_bytes` hears of bytes written, of so many
+    /// in all.
     pub fn init(
         &self,
         release: &str,
@@ -272,7 +284,8 @@ impl Registry {
         mut on_bytes: impl FnMut(u64, u64),
     ) -> Result<ReleaseManifest, ModelError> {
         let manifest = self.get(release)?;
-        let contracts = Kind::of(manifest)?.contracts(manifest)?;
+        let kind = Kind::of(manifest)?;
+        let contracts = kind.contracts(manifest)?;
         let all = contracts.iter().map(|(_, contract)| init::length(contract)).sum();
         fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
         let mut random = ReleaseManifest {
@@ -285,21 +298,28 @@ impl Registry {
             ..ReleaseManifest::clone(manifest)
         };
         random.files.retain(ManifestFile::is_needed_to_load);
-        Kind::of(manifest)?.leave_out_readers(&mut random);
+        kind.leave_out_readers(&mut random);
+        let mut made = Vec::new();
+        for text in kind.texts() {
+            let name = format!("{}-{}.txt", random.name, text.role);
+            made.push((
+                text.role,
+                init::write_text(&folder.join(&name), &(text.random)(manifest, seed)?)?,
+                name,
+            ));
+        }
         for (role, contract) in &contracts {
             let name = format!("{}-{role}.safetensors", random.name);
-            let made = init::write(&folder.join(&name), contract, seed, &mut |bytes| on_bytes(bytes, all))?;
-            let file = ManifestFile {
-                role: (*role).to_owned(),
-                name,
-                sha256: made.sha256,
-                bytes: made.bytes,
-                licence: None,
-                noncommercial: false,
-                source: None,
-            };
-            random.files.retain(|other| other.role != *role);
-            random.files.insert(0, file);
+            let mut tell = |bytes| on_bytes(bytes, all);
+            made.push((*role, init::write(&folder.join(&name), contract, seed, &mut tell)?, name));
+        }
+        for (role, init::Made { sha256, bytes }, name) in made {
+            random.files.retain(|other| other.role != role);
+            let role = role.to_owned();
+            let (licence, noncommercial, source) = (None, false, None);
+            random
+                .files
+                .insert(0, ManifestFile { role, name, sha256, bytes, licence, noncommercial, source });
         }
         Ok(random)
     }

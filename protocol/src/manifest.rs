@@ -21,10 +21,19 @@ words!(
     Task {
         /// Puts a garment on a person.
         TryOn = "try-on",
+        /// Paints a picture after a description.
+        TextToImage = "text-to-image",
         /// Does nothing, for control-plane benchmarks; never listed.
         Noop = "noop",
     }
 );
+
+impl Task {
+    /// Whether a render may ask for it: other releases are for `kraftr model` alone.
+    pub const fn is_rendered(self) -> bool {
+        matches!(self, Self::TryOn | Self::Noop)
+    }
+}
 
 /// One file that a release needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

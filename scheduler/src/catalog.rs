@@ -98,11 +98,12 @@ mod tests {
             manifest("noop", "noop"),
             manifest("one", "try-on"),
             manifest("two", "try-on"),
+            manifest("painter", "text-to-image"),
             manifest("one", "try-on"),
         ]);
         let names: Vec<_> = catalog.models().iter().map(Model::id).collect();
         assert_eq!(names, ["one", "two"]);
-        assert!(catalog.get("noop").is_none());
+        assert!(catalog.get("noop").is_none() && catalog.get("painter").is_none());
     }
 
     #[test]

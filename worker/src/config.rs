@@ -57,10 +57,11 @@ impl WorkerConfig {
         }
     }
 
-    /// Names the releases that are meant, or says everything that is wrong.
+    /// Names the releases that are meant, of the tasks that renders ask for, or says everything that is wrong.
     pub(crate) fn resolve(&mut self, registry: &Registry) -> Result<(), Vec<String>> {
         if self.releases.is_empty() {
-            self.releases = registry.present().map(|manifest| manifest.name.clone()).collect();
+            let served = registry.present().filter(|manifest| manifest.task.is_rendered());
+            self.releases = served.map(|manifest| manifest.name.clone()).collect();
         }
         let mistakes: Vec<String> = [
             (self.pool.is_empty(), "pool: must not be empty".to_owned()),
@@ -74,6 +75,11 @@ impl WorkerConfig {
         ]
         .into_iter()
         .filter_map(|(wrong, mistake)| wrong.then_some(mistake))
+        .chain(self.releases.iter().filter_map(|release| {
+            let task = registry.get(release).ok()?.task;
+            (!task.is_rendered())
+                .then(|| format!("releases: {release} is for {task}, which no render asks for; leave it out"))
+        }))
         .collect();
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }

@@ -10,8 +10,9 @@ mod show;
 use std::fs;
 
 use anyhow::{Context, Result};
-use kraftr_models::{CheckReport, Golden, Inputs, Precision, Registry, bundled, device, parity};
+use kraftr_models::{CheckReport, Golden, Inputs, Registry, TextToImage, TryOn, bundled, device, parity};
 use kraftr_protocol::GarmentPhoto;
+use kraftr_protocol::manifest::Task;
 
 use crate::cli::{ModelArgs, ModelCommand, ParityArgs};
 use crate::commands::{Outcome, decode};
@@ -24,7 +25,7 @@ pub async fn run(args: ModelArgs) -> Result<Outcome> {
     let sources = args.flags.sources();
     if let ModelCommand::Parity(ParityArgs { fixture, device, precision }) = &args.command {
         let device = device::choose(device)?;
-        let report = parity::check(fixture, &device, precision.unwrap_or_else(|| Precision::of(&device)))?;
+        let report = parity::check(fixture, &device, *precision)?;
         output::json(&report)?;
         return Ok(if report.ok { Outcome::Done } else { Outcome::FoundFault });
     }
@@ -112,12 +113,18 @@ fn init(models: &Models, registry: &Registry, release: &str, seed: u64) -> Resul
     Ok(())
 }
 
-/// What a release is measured with unless inputs are named: the bundled sample.
-fn sample_inputs() -> Result<Inputs> {
-    Ok(Inputs {
+/// What a release is measured with unless inputs are named: the bundled sample of its task.
+fn sample_inputs(task: Task) -> Result<Inputs> {
+    if task == Task::TextToImage {
+        return Ok(Inputs::TextToImage(TextToImage {
+            prompt: bundled::SAMPLE_PROMPT.to_owned(),
+            kept: None,
+        }));
+    }
+    Ok(Inputs::TryOn(TryOn {
         person: decode(bundled::SAMPLE_PERSON)?,
         garment: decode(bundled::SAMPLE_GARMENT)?,
         category: bundled::SAMPLE_CATEGORY,
         garment_photo: GarmentPhoto::FlatLay,
-    })
+    }))
 }

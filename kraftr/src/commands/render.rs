@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use kraftr_imaging::RgbImage;
-use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, bundled, device};
+use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, TryOn, bundled, device};
+use kraftr_protocol::manifest::Task;
 use kraftr_protocol::{GarmentPhoto, Ids, Quality, ReleaseManifest, WatermarkRef};
 use kraftr_provenance::{Key, Marked};
 use kraftr_scheduler::clock::SystemIds;
@@ -28,6 +29,9 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
     let name = args.model.as_deref().unwrap_or("the default");
     let manifest =
         manifest.with_context(|| format!("there is no release {name}: `kraftr model list` shows them"))?;
+    if manifest.task == Task::TextToImage {
+        bail!("{} paints after a description: `kraftr model bench` and `compare` run it", manifest.name);
+    }
     let sampling = sampling(args, manifest)?;
     let inputs = read_inputs(args)?;
     if let Some(caution) = &manifest.caution {
@@ -75,12 +79,12 @@ fn sampling(args: &RenderArgs, manifest: &ReleaseManifest) -> Result<Sampling> {
 }
 
 fn read_inputs(args: &RenderArgs) -> Result<Inputs> {
-    Ok(Inputs {
+    Ok(Inputs::TryOn(TryOn {
         person: read_picture(&args.person)?,
         garment: read_picture(&args.garment)?,
         category: args.category,
         garment_photo: GarmentPhoto::FlatLay,
-    })
+    }))
 }
 
 /// The render of `kraftr demo`, ready to run: what benches measure.
@@ -100,12 +104,12 @@ impl Bundled {
         let manifest = default_release(&registry).context("no release puts clothes on people")?;
         Ok(Self {
             model: registry.load(&manifest.name, &Device::Cpu)?,
-            inputs: Inputs {
+            inputs: Inputs::TryOn(TryOn {
                 person: decode(bundled::SAMPLE_PERSON)?,
                 garment: decode(bundled::SAMPLE_GARMENT)?,
                 category: bundled::SAMPLE_CATEGORY,
                 garment_photo: GarmentPhoto::FlatLay,
-            },
+            }),
             sampling: Sampling::of(manifest, Quality::Balanced, 0),
         })
     }

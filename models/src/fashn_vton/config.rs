@@ -212,11 +212,11 @@ struct List(Vec<Expected>);
 
 impl List {
     fn tensor(&mut self, name: &str, shape: &[usize]) {
-        self.0.push(Expected { name: name.to_owned(), shape: shape.to_vec(), used: true });
+        self.0.push(Expected { name: name.to_owned(), older: None, shape: shape.to_vec(), used: true });
     }
 
     fn unused(&mut self, name: &str, shape: &[usize]) {
-        self.0.push(Expected { name: name.to_owned(), shape: shape.to_vec(), used: false });
+        self.0.push(Expected { name: name.to_owned(), older: None, shape: shape.to_vec(), used: false });
     }
 
     fn linear(&mut self, name: &str, out: usize, into: usize, bias: bool) {

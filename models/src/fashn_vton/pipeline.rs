@@ -13,8 +13,9 @@ use super::prepare::{self, Preparation, PrepareConfig, Reading};
 use super::walk::{self, Path, Row};
 use crate::ModelError;
 use crate::device::Precision;
+use crate::inputs::Role;
 use crate::layers::patch;
-use crate::model::{Architecture, Evaluations, Role, Sampling};
+use crate::model::{Architecture, DressesPeople, Evaluations, Sampling};
 use crate::noise;
 use crate::person::Readers;
 use crate::picture::{self, Placement};
@@ -178,10 +179,8 @@ impl FashnVton {
     }
 }
 
-impl Architecture for FashnVton {
+impl DressesPeople for FashnVton {
     type Reading = Reading;
-    type Prepared = Prepared;
-    type Sample = Sample;
 
     fn read(&self, photograph: &RgbImage, role: Role) -> Result<Reading, ModelError> {
         self.preparation.read(photograph, role)
@@ -205,6 +204,11 @@ impl Architecture for FashnVton {
         )?;
         Ok(Prepared { conditions, placement: person.placement() })
     }
+}
+
+impl Architecture for FashnVton {
+    type Prepared = Prepared;
+    type Sample = Sample;
 
     fn begin(&self, prepared: &Arc<Prepared>, sampling: &Sampling) -> Result<Sample, ModelError> {
         let shape = (1, self.config.tokens(), self.config.patch());

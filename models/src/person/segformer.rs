@@ -105,7 +105,7 @@ struct List(Vec<Expected>);
 
 impl List {
     fn tensor(&mut self, name: &str, shape: &[usize], used: bool) {
-        self.0.push(Expected { name: name.to_owned(), shape: shape.to_vec(), used });
+        self.0.push(Expected { name: name.to_owned(), older: None, shape: shape.to_vec(), used });
     }
 
     fn layer(&mut self, name: &str, shape: &[usize]) {

@@ -132,7 +132,7 @@ impl Registry {
                 let mut ours = manifest.files.iter().map(|file| &file.name);
                 match parity::weights_of(&path)? {
                     Some(weights) if ours.any(|name| *name == weights) => {
-                        parity::check(&path, &Device::Cpu, Precision::F32).map(Golden::Compared)
+                        parity::check(&path, &Device::Cpu, Some(Precision::F32)).map(Golden::Compared)
                     }
                     _ => Ok(Golden::NotCompared { why: format!("{} is about other weights", golden.name) }),
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kraftr_protocol::ReleaseManifest;
-use kraftr_protocol::manifest::Task;
+use kraftr_protocol::manifest::{Method, Task};
 use kraftr_protocol::suggest::did_you_mean;
 
 use super::Files;
@@ -17,10 +17,21 @@ use crate::fashn_vton::prepare::PrepareConfig;
 use crate::model::{Model, Sampling};
 use crate::noop::Noop;
 use crate::person::stage::Stage;
+use crate::stable_diffusion::config as stable_diffusion;
+use crate::stable_diffusion::pipeline::StableDiffusion;
+use crate::stable_diffusion::tokenizer::random_merges;
 use crate::weights::contract::Expected;
 
 /// Roles of safetensors files and the tensors that each must hold.
 pub(super) type Contracts = Vec<(&'static str, Vec<Expected>)>;
+
+/// A text file that a release needs beside its tensors.
+pub(super) struct Text {
+    /// Its role.
+    pub(super) role: &'static str,
+    /// One made up from a seed that fits the release.
+    pub(super) random: fn(&ReleaseManifest, u64) -> Result<String, ModelError>,
+}
 
 /// An architecture. Adding one is a line in [`KINDS`].
 pub(super) struct Kind {
@@ -31,9 +42,17 @@ pub(super) struct Kind {
     readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
     /// Makes a release do without them.
     leave_out_readers: fn(&mut ReleaseManifest),
+    /// What it needs beside the files with tensors.
+    texts: &'static [Text],
+    /// What it can compute in.
+    precisions: &'static [Precision],
+    /// What it cannot do of how a quality takes its steps: fields, and what they must be.
+    method_mistakes: fn(&Method) -> Vec<(&'static str, &'static str)>,
     arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<Arithmetic>, ModelError>,
     build: fn(&Files<'_>, &Device, Precision) -> Result<Model, ModelError>,
 }
+
+const ANY: &[Precision] = &[Precision::F32, Precision::F16, Precision::Bf16];
 
 /// Every architecture.
 const KINDS: &[Kind] = &[
@@ -47,13 +66,40 @@ const KINDS: &[Kind] = &[
             manifest.files.retain(|file| !readers.contains(&file.role.as_str()));
             PrepareConfig { poses: false, segmentation_free: true }.write(&mut manifest.config);
         },
+        texts: &[],
+        precisions: ANY,
+        method_mistakes: |_| Vec::new(),
         arithmetic: |manifest, sampling| {
             let (network, sampler, _) = Config::of(manifest)?;
             Ok(Some(network.arithmetic(sampler.passes(sampling.steps, sampling.guidance))))
         },
         build: |files, device, precision| {
             let network = FashnVton::release(files, device, precision)?;
-            Ok(Model::new(Arc::clone(files.manifest), network))
+            Ok(Model::try_on(Arc::clone(files.manifest), network))
+        },
+    },
+    Kind {
+        name: "stable-diffusion",
+        task: Task::TextToImage,
+        contracts: |manifest| stable_diffusion::Config::of(manifest)?.contracts(),
+        readers: |_| Ok(Vec::new()),
+        leave_out_readers: |_| (),
+        texts: &[Text {
+            role: "merges",
+            random: |manifest, seed| {
+                let config = stable_diffusion::Config::of(manifest)?;
+                Ok(random_merges(config.text_encoder.vocab_size, seed))
+            },
+        }],
+        precisions: &[Precision::F32],
+        method_mistakes: stable_diffusion::method_mistakes,
+        arithmetic: |manifest, sampling| {
+            let config = stable_diffusion::Config::of(manifest)?;
+            Ok(Some(config.arithmetic(manifest.size, sampling)))
+        },
+        build: |files, device, _| {
+            let networks = StableDiffusion::release(files, device)?;
+            Ok(Model::text_to_image(Arc::clone(files.manifest), networks))
         },
     },
     Kind {
@@ -62,8 +108,11 @@ const KINDS: &[Kind] = &[
         contracts: |_| Ok(Vec::new()),
         readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
+        texts: &[],
+        precisions: ANY,
+        method_mistakes: |_| Vec::new(),
         arithmetic: |_, _| Ok(None),
-        build: |files, _, _| Ok(Model::new(Arc::clone(files.manifest), Noop::new(files.manifest))),
+        build: |files, _, _| Ok(Model::try_on(Arc::clone(files.manifest), Noop::new(files.manifest))),
     },
 ];
 
@@ -83,11 +132,16 @@ impl Kind {
         if kind.task != manifest.task {
             mistakes.push(format!("task: {} is for {}, not for {}", kind.name, kind.task, manifest.task));
         }
+        for (quality, settings) in &manifest.quality {
+            let wrong = (kind.method_mistakes)(&settings.method()).into_iter();
+            mistakes.extend(wrong.map(|(field, must)| format!("quality.{quality}.{field}: {must}")));
+        }
         match (kind.contracts)(manifest) {
             Ok(contracts) => {
-                let unnamed = contracts.iter().filter(|(role, _)| manifest.file(role).is_none());
-                mistakes
-                    .extend(unnamed.map(|(role, _)| format!("files: one with the role {role} is missing")));
+                let texts = kind.texts.iter().map(|text| text.role);
+                let needed = contracts.iter().map(|(role, _)| *role).chain(texts);
+                let unnamed = needed.filter(|role| manifest.file(role).is_none());
+                mistakes.extend(unnamed.map(|role| format!("files: one with the role {role} is missing")));
             }
             // The same mistakes would come again below.
             Err(ModelError::Config { mistakes: more }) => return [mistakes, more].concat(),
@@ -112,6 +166,32 @@ impl Kind {
     /// Makes a release whose weights are random do without the networks that read photographs: random ones find nobody.
     pub(super) fn leave_out_readers(&self, manifest: &mut ReleaseManifest) {
         (self.leave_out_readers)(manifest);
+    }
+
+    /// What it needs beside the files with tensors.
+    pub(super) fn texts(&self) -> &'static [Text] {
+        self.texts
+    }
+
+    /// What a release computes in on a device: what was asked for, or what suits both.
+    pub(super) fn precision(
+        &self,
+        release: &str,
+        asked: Option<Precision>,
+        device: &Device,
+    ) -> Result<Precision, ModelError> {
+        match asked {
+            Some(asked) if self.precisions.contains(&asked) => Ok(asked),
+            Some(asked) => Err(ModelError::Precision {
+                release: release.to_owned(),
+                asked,
+                known: self.precisions.to_vec(),
+            }),
+            None => {
+                let suits = Precision::of(device);
+                Ok(if self.precisions.contains(&suits) { suits } else { self.precisions[0] })
+            }
+        }
     }
 
     /// Work of one image.

@@ -14,6 +14,9 @@ const LISTED: usize = 8;
 pub struct Expected {
     /// Its name in the file.
     pub name: String,
+    /// What older files call it: it counts where a file does not hold the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older: Option<String>,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Whether the network does anything with it: what is unused may be left out.
@@ -52,8 +55,9 @@ impl Mismatch {
     ) -> Self {
         let mut found: BTreeMap<_, _> = found.collect();
         let mut mismatch = Self::default();
-        for Expected { name, shape, used } in expected {
-            match found.remove(name.as_str()) {
+        for Expected { name, older, shape, used } in expected {
+            let held = found.remove(name.as_str());
+            match held.or_else(|| found.remove(older.as_deref()?)) {
                 Some((actual, Dtype::F32 | Dtype::F16 | Dtype::BF16)) if actual == shape => {}
                 // A counter of the training, for one, which is whole numbers.
                 Some((actual, _)) if actual == shape && !used => {}
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     fn expected(name: &str, shape: &[usize], used: bool) -> Expected {
-        Expected { name: name.to_owned(), shape: shape.to_vec(), used }
+        Expected { name: name.to_owned(), older: None, shape: shape.to_vec(), used }
     }
 
     fn mismatch(wanted: &[Expected], file: &[(&str, &[usize], Dtype)]) -> Mismatch {
@@ -138,6 +142,15 @@ mod tests {
         let wanted = [expected("token", &[7], false)];
         assert!(mismatch(&wanted, &[]).is_empty());
         assert!(!mismatch(&wanted, &[("token", &[8], Dtype::F32)]).is_empty());
+    }
+
+    #[test]
+    fn an_older_name_counts_and_both_are_one_too_many() {
+        let wanted = [Expected { older: Some("query".to_owned()), ..expected("to_q", &[7], true) }];
+        assert!(mismatch(&wanted, &[("query", &[7], Dtype::F32)]).is_empty());
+        assert_eq!(mismatch(&wanted, &[]).missing, ["to_q"]);
+        let both: [(&str, &[usize], Dtype); 2] = [("to_q", &[7], Dtype::F32), ("query", &[7], Dtype::F32)];
+        assert_eq!(mismatch(&wanted, &both).surplus, ["query"]);
     }
 
     #[test]

@@ -40,10 +40,23 @@ pub(crate) fn write(
     seed: u64,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Made, ModelError> {
+    whole(path, |part| fill(part, contract, seed, on_bytes))
+}
+
+/// Writes a text, likewise.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<Made, ModelError> {
+    whole(path, |part| {
+        fs::write(part, text)?;
+        Ok(Made { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 })
+    })
+}
+
+/// `fill` writes beside the place of the file, which then appears whole, with its receipt.
+fn whole(path: &Path, fill: impl FnOnce(&Path) -> io::Result<Made>) -> Result<Made, ModelError> {
     let failed = |source| ModelError::Write { path: path.to_owned(), source };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.part.{}", std::process::id()));
-    let made = fill(&part, contract, seed, on_bytes).and_then(|made| {
+    let made = fill(&part).and_then(|made| {
         fs::rename(&part, path)?;
         receipt::remember(path, made.sha256, &fs::metadata(path)?)?;
         Ok(made)
@@ -106,7 +119,8 @@ impl<W: Write> Hashed<W> {
 /// Middle and reach of a tensor's uniform numbers.
 fn range(tensor: &Expected) -> (f32, f32) {
     match tensor.shape.as_slice() {
-        [_] if tensor.name.rsplit('.').next() == Some("scale") => (1.0, 0.1),
+        // Of one dimension, a norm's scale alone is called a weight.
+        [_] if matches!(tensor.name.rsplit('.').next(), Some("scale" | "weight")) => (1.0, 0.1),
         [_] => (0.0, 0.02),
         shape => {
             let fan_in: usize = shape[1..].iter().product();
@@ -144,10 +158,16 @@ mod tests {
     fn contract(rows: usize) -> Vec<Expected> {
         let tensor = |name: &str, shape: &[usize]| Expected {
             name: name.to_owned(),
+            older: None,
             shape: shape.to_vec(),
             used: true,
         };
-        vec![tensor("a.weight", &[rows, 300]), tensor("a.bias", &[rows]), tensor("norm.scale", &[64])]
+        vec![
+            tensor("a.weight", &[rows, 300]),
+            tensor("a.bias", &[rows]),
+            tensor("norm.scale", &[64]),
+            tensor("norm.weight", &[64]),
+        ]
     }
 
     #[test]
@@ -163,7 +183,7 @@ mod tests {
         assert_eq!(made.bytes, length(&contract));
         assert_ne!(make(8).sha256, made.sha256);
         assert_eq!(make(7), made);
-        assert_eq!(told, 3 * 2 * (300_000 + 1_000 + 64));
+        assert_eq!(told, 3 * 2 * (300_000 + 1_000 + 2 * 64));
         let files = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(files, 2, "the weights and their receipt");
 
@@ -177,7 +197,9 @@ mod tests {
         assert_eq!(file.tensor("a.weight").unwrap().shape(), [1_000, 300]);
         let mean_square = weights.iter().map(|x| x * x).sum::<f64>() / weights.len() as f64;
         assert!((mean_square * 300.0 - 1.0).abs() < 0.02, "{mean_square}");
-        assert!(numbers("norm.scale").iter().all(|scale| (0.89..1.11).contains(scale)));
+        for name in ["norm.scale", "norm.weight"] {
+            assert!(numbers(name).iter().all(|scale| (0.89..1.11).contains(scale)));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A sample becomes the same picture alone and among strangers, and its seed alone decides which.
 
 use kraftr_imaging::{Limits, decode};
-use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling, bundled};
+use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling, TryOn, bundled};
 use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, GarmentPhoto};
 
@@ -13,12 +13,12 @@ pub(crate) fn inputs(category: Category) -> Inputs {
     let limits =
         Limits { bytes_max: 1 << 20, side_min: 16, side_max: 4_096, pixels_max: 1 << 20, aspect_max: 4 };
     let picture = |bytes: &[u8]| decode(bytes, &limits).unwrap().image;
-    Inputs {
+    Inputs::TryOn(TryOn {
         person: picture(bundled::SAMPLE_PERSON),
         garment: picture(bundled::SAMPLE_GARMENT),
         category,
         garment_photo: GarmentPhoto::FlatLay,
-    }
+    })
 }
 
 fn begin(model: &Model, category: Category, steps: u32, guidance: f64, seed: u64) -> Sample {

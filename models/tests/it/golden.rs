@@ -27,7 +27,7 @@ fn fixtures() -> Vec<PathBuf> {
 #[test]
 fn every_recorded_tensor_is_ours_within_tolerance() {
     for fixture in fixtures() {
-        let report = parity::check(&fixture, &Device::Cpu, Precision::F32).unwrap();
+        let report = parity::check(&fixture, &Device::Cpu, Some(Precision::F32)).unwrap();
         let worst = |sampler: bool| {
             let of_kind =
                 report.checks.iter().filter(|check| check.name.starts_with("output.sampler.") == sampler);
@@ -53,7 +53,7 @@ fn broken(edit: impl Fn(&mut serde_json::Value)) -> Result<parity::Report, Model
     edit(&mut fixture);
     let path = folder.path().join("tiny-a.json");
     fs::write(&path, fixture.to_string()).unwrap();
-    parity::check(&path, &Device::Cpu, Precision::F32)
+    parity::check(&path, &Device::Cpu, Some(Precision::F32))
 }
 
 #[test]

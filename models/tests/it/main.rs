@@ -13,3 +13,4 @@ mod photographs;
 mod precision;
 mod qualities;
 mod releases;
+mod stable_diffusion;

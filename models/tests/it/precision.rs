@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kraftr_imaging::RgbImage;
-use kraftr_models::{Device, Inputs, Precision, Registry, Sampling, parity};
+use kraftr_models::{Device, Inputs, Precision, Registry, Sampling, TryOn, parity};
 use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, GarmentPhoto};
 
@@ -12,7 +12,7 @@ fn halves_are_off_by_their_rounding_and_by_no_more() {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     for fixture in ["tests/fixtures/tiny-a.json", "demo/golden.json"] {
         for precision in [Precision::F16, Precision::Bf16] {
-            let report = parity::check(&crate_folder.join(fixture), &Device::Cpu, precision).unwrap();
+            let report = parity::check(&crate_folder.join(fixture), &Device::Cpu, Some(precision)).unwrap();
             assert!(report.ok, "{fixture} in {precision}: {:#?}", report.checks);
             // Another precision has run, and not f32 under another name.
             let forward = report.checks.iter().find(|check| check.name == "output.forward").unwrap();
@@ -25,12 +25,12 @@ fn halves_are_off_by_their_rounding_and_by_no_more() {
 fn painted(registry: &Registry) -> RgbImage {
     let model = registry.load("demo-tryon", &Device::Cpu).unwrap();
     let stripes = |n: u32| RgbImage::from_fn(96, 144, |x, y| [(x * 2) as u8, (y + n) as u8, 90].into());
-    let inputs = Inputs {
+    let inputs = Inputs::TryOn(TryOn {
         person: stripes(0),
         garment: stripes(60),
         category: Category::Tops,
         garment_photo: GarmentPhoto::FlatLay,
-    };
+    });
     let sampling = Sampling { seed: 7, steps: 4, guidance: 1.5, method: Method::default() };
     let mut sample = model.begin(&model.prepare(&inputs).unwrap(), &sampling).unwrap();
     while !sample.is_done() {

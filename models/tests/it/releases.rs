@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kraftr_models::{Device, Golden, Inputs, ModelError, Registry, RgbImage, Sampling, bundled};
+use kraftr_models::{Device, Golden, Inputs, ModelError, Registry, RgbImage, Sampling, TryOn, bundled};
 use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, Digest, FailureCode, GarmentPhoto};
 
@@ -11,12 +11,12 @@ const DEMO: &str = include_str!("../../manifests/demo-tryon.toml");
 
 fn inputs(width: u32, height: u32) -> Inputs {
     let picture = RgbImage::from_fn(width, height, |x, y| [x as u8, y as u8, 90].into());
-    Inputs {
+    Inputs::TryOn(TryOn {
         person: picture.clone(),
         garment: picture,
         category: Category::Tops,
         garment_photo: GarmentPhoto::FlatLay,
-    }
+    })
 }
 
 fn sampling(steps: u32, guidance: f64, seed: u64) -> Sampling {

@@ -98,7 +98,7 @@ fn every_mistake_is_listed_with_its_line() {
             ("bytes = 12", "byts = 12"),
         ],
         &[
-            "task: is missing; it must be one of try-on, noop",
+            "task: is missing; it must be one of try-on, text-to-image, noop",
             "line 2: name: use 1 to 64 lower-case letters",
             "line 3: title: must be text in quotes",
             "line 5: tsk: there is no such key; did you mean task?",

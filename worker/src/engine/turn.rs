@@ -287,7 +287,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use kraftr_models::{Device, Inputs, Registry, RgbImage, Sampling};
+    use kraftr_models::{Device, Inputs, Registry, RgbImage, Sampling, TryOn};
     use kraftr_protocol::manifest::Method;
     use kraftr_protocol::{Category, Class, GarmentPhoto};
 
@@ -306,12 +306,12 @@ mod tests {
     /// Puts a render into the engine.
     fn put(engine: &mut Engine, class: Class, seeds: &[u64], steps: u32) -> Running {
         let picture = RgbImage::new(64, 64);
-        let inputs = Inputs {
+        let inputs = Inputs::TryOn(TryOn {
             person: picture.clone(),
             garment: picture,
             category: Category::Tops,
             garment_photo: GarmentPhoto::FlatLay,
-        };
+        });
         let prepared = engine.residency.get(NOOP).unwrap().prepare(&inputs).unwrap();
         let samplings = seeds
             .iter()
@@ -447,9 +447,8 @@ mod tests {
             let model = engine.residency.get(NOOP).unwrap();
             let picture = RgbImage::new(64, 64);
             let (category, garment_photo) = (Category::Tops, GarmentPhoto::Model);
-            model
-                .prepare(&Inputs { person: picture.clone(), garment: picture, category, garment_photo })
-                .unwrap()
+            let inputs = TryOn { person: picture.clone(), garment: picture, category, garment_photo };
+            model.prepare(&Inputs::TryOn(inputs)).unwrap()
         };
         let samplings = vec![Sampling { steps: 1, guidance: 1.0, seed: 1, method: Method::default() }];
         let begin = Begin { release: NOOP.to_owned(), class: Class::Batch, prepared, samplings, line };

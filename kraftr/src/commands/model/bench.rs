@@ -31,7 +31,7 @@ struct Report {
     ms_per_step: f64,
     /// All steps of all `samples`.
     steps_s: f64,
-    /// From pictures to a picture, for each of `samples`, which ran together.
+    /// From inputs to a picture, for each of `samples`, which ran together.
     s_per_image: f64,
     /// The work of one image as the reference algorithm does it; a mode that leaves steps or halves out does less.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     }
     let sampling = Sampling { steps, guidance: args.guidance.unwrap_or(sampling.guidance), ..sampling };
     let device = device::choose(&args.device)?;
-    let inputs = sample_inputs()?;
+    let inputs = sample_inputs(manifest.task)?;
     let mut progress = Progress::new("measuring");
     progress.stage("loading");
     let started = Instant::now();
@@ -90,7 +90,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     let report = Report {
         release: manifest.name.clone(),
         device: device::display(&device),
-        precision: registry.precision(&device).to_string(),
+        precision: registry.precision(&manifest.name, &device)?.to_string(),
         samples: args.samples,
         quality: args.quality,
         steps,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kraftr_imaging::{RgbImage, psnr, ssim};
-use kraftr_models::Inputs;
+use kraftr_models::{Inputs, TextToImage, TryOn};
+use kraftr_protocol::manifest::Task;
 use kraftr_protocol::{Category, GarmentPhoto};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::sample_inputs;
@@ -17,10 +19,10 @@ pub(super) const ROW: u32 = 384;
 /// How much a difference is enlarged, so that the eye sees it.
 const ENLARGED: u8 = 4;
 
-/// One entry of a set.
+/// One entry of a set for releases that put clothes on people.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct Worn {
     person: PathBuf,
     garment: PathBuf,
     category: Category,
@@ -32,10 +34,27 @@ fn flat_lay() -> GarmentPhoto {
     GarmentPhoto::FlatLay
 }
 
+/// One entry of a set for releases that paint after a description.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    prompt: String,
+}
+
 /// Inputs, and what to call them.
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) inputs: Inputs,
+}
+
+impl Case {
+    /// The pictures among its inputs, for a sheet.
+    pub(super) fn pictures(&self) -> Vec<&RgbImage> {
+        match &self.inputs {
+            Inputs::TryOn(inputs) => vec![&inputs.person, &inputs.garment],
+            Inputs::TextToImage(_) => Vec::new(),
+        }
+    }
 }
 
 /// How far apart two pictures are.
@@ -60,32 +79,49 @@ impl Distance {
     }
 }
 
-/// The cases of a set, or the bundled sample.
-pub(super) fn read(set: Option<&Path>) -> Result<Vec<Case>> {
+/// The cases of a set, or the bundled sample, for releases of that task.
+pub(super) fn read(set: Option<&Path>, task: Task) -> Result<Vec<Case>> {
     match set {
-        Some(path) => read_set(path),
-        None => Ok(vec![Case { name: "sample".to_owned(), inputs: sample_inputs()? }]),
+        Some(path) if task == Task::TextToImage => read_set::<Described>(path),
+        Some(path) => read_set::<Worn>(path),
+        None => Ok(vec![Case { name: "sample".to_owned(), inputs: sample_inputs(task)? }]),
     }
 }
 
-fn read_set(path: &Path) -> Result<Vec<Case>> {
+fn read_set<E: Entry>(path: &Path) -> Result<Vec<Case>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let entries: Vec<E> = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     if entries.is_empty() {
         bail!("{} names no inputs", path.display());
     }
-    let beside = |other: &Path| path.parent().unwrap_or(Path::new("")).join(other);
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let read = |entry: Entry| {
-        let inputs = Inputs {
-            person: read_picture(&beside(&entry.person))?,
-            garment: read_picture(&beside(&entry.garment))?,
-            category: entry.category,
-            garment_photo: entry.garment_photo,
-        };
-        Ok(Case { name: format!("{} + {}", stem(&entry.person), stem(&entry.garment)), inputs })
-    };
-    entries.into_iter().map(read).collect()
+    let folder = path.parent().unwrap_or(Path::new(""));
+    entries.into_iter().map(|entry| entry.case(folder)).collect()
+}
+
+/// One entry of a set.
+trait Entry: DeserializeOwned {
+    /// Its case; pictures lie in `folder`, beside the set.
+    fn case(self, folder: &Path) -> Result<Case>;
+}
+
+impl Entry for Worn {
+    fn case(self, folder: &Path) -> Result<Case> {
+        let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let inputs = Inputs::TryOn(TryOn {
+            person: read_picture(&folder.join(&self.person))?,
+            garment: read_picture(&folder.join(&self.garment))?,
+            category: self.category,
+            garment_photo: self.garment_photo,
+        });
+        Ok(Case { name: format!("{} + {}", stem(&self.person), stem(&self.garment)), inputs })
+    }
+}
+
+impl Entry for Described {
+    fn case(self, _: &Path) -> Result<Case> {
+        let inputs = Inputs::TextToImage(TextToImage { prompt: self.prompt.clone(), kept: None });
+        Ok(Case { name: self.prompt, inputs })
+    }
 }
 
 /// What differs, enlarged.

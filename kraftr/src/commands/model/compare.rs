@@ -1,6 +1,6 @@
 //! `kraftr model compare`: two releases on the same inputs, side by side and in figures.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kraftr_imaging::{Encoding, Filter, RgbImage, contact_sheet, encode, resize, stack};
 use kraftr_models::{Registry, Sampling, device};
 use kraftr_protocol::Quality;
@@ -34,7 +34,12 @@ struct Compared {
 
 /// Renders every case twice and writes the sheet and the figures.
 pub(super) fn run(registry: &Registry, args: &CompareArgs) -> Result<()> {
-    let cases = cases::read(args.set.as_deref())?;
+    let task = registry.get(&args.first)?.task;
+    let other = registry.get(&args.second)?.task;
+    if task != other {
+        bail!("{} is for {task} and {} for {other}: they take other inputs", args.first, args.second);
+    }
+    let cases = cases::read(args.set.as_deref(), task)?;
     let (first, second) =
         (render_all(registry, &args.first, &cases, args)?, render_all(registry, &args.second, &cases, args)?);
     let (mut rows, mut compared) = (Vec::new(), Vec::new());
@@ -42,7 +47,8 @@ pub(super) fn run(registry: &Registry, args: &CompareArgs) -> Result<()> {
         // Releases may paint in different sizes: the second is judged in the first one's.
         let second = resize(&second, first.width(), first.height(), Filter::Lanczos3)?;
         let difference = difference(first, &second);
-        let pictures = [&case.inputs.person, &case.inputs.garment, first, &second, &difference];
+        let mut pictures = case.pictures();
+        pictures.extend([first, &second, &difference]);
         rows.push(contact_sheet(&pictures, ROW)?);
         compared.push(Compared { name: case.name.clone(), distance: Distance::between(first, &second)? });
     }

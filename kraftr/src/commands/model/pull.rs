@@ -55,9 +55,12 @@ pub(crate) async fn missing(
     environment: &[(OsString, OsString)],
 ) -> Result<()> {
     let puller = Puller::new(pulling::settings(environment, None), Arc::new(SystemClock))?;
-    let named = |manifest: &ReleaseManifest| match releases {
-        Some(releases) => releases.contains(&manifest.name),
-        None => manifest.files.iter().all(|file| file.source.is_some() || !file.is_needed_to_load()),
+    let named = |manifest: &ReleaseManifest| {
+        if let Some(releases) = releases {
+            return releases.contains(&manifest.name);
+        }
+        let mut needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
+        manifest.task.is_rendered() && needed.all(|file| file.source.is_some())
     };
     for manifest in registry.manifests().filter(|manifest| named(manifest)) {
         for file in manifest.files.iter().filter(|file| file.is_needed_to_load()) {

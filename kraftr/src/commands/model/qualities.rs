@@ -54,7 +54,7 @@ struct Rendered {
 /// Renders every case in every quality and writes the sheet and the figures.
 pub(super) fn run(registry: &Registry, args: &QualitiesArgs) -> Result<()> {
     let manifest = registry.get(&args.release)?;
-    let cases = cases::read(args.set.as_deref())?;
+    let cases = cases::read(args.set.as_deref(), manifest.task)?;
     let limits = &manifest.limits;
     let of = |quality| Sampling::of(manifest, quality, args.seed);
     let best = of(Quality::Best);
@@ -85,7 +85,7 @@ pub(super) fn run(registry: &Registry, args: &QualitiesArgs) -> Result<()> {
     let report = Report {
         release: manifest.name.clone(),
         device: device::display(&device),
-        precision: registry.precision(&device).to_string(),
+        precision: registry.precision(&manifest.name, &device)?.to_string(),
         seed: args.seed,
         cases: cases.len(),
         ways: measured,
@@ -141,7 +141,8 @@ fn sheet(cases: &[Case], all: &[Rendered]) -> Result<RgbImage> {
         let full = &all[0].pictures[n];
         let others: Vec<_> = all[1..].iter().map(|rendered| &rendered.pictures[n]).collect();
         let differences: Vec<_> = others.iter().map(|other| difference(full, other)).collect();
-        let mut pictures = vec![&case.inputs.person, &case.inputs.garment, full];
+        let mut pictures = case.pictures();
+        pictures.push(full);
         for (other, difference) in others.into_iter().zip(&differences) {
             pictures.extend([other, difference]);
         }
