@@ -90,7 +90,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   kraftr render --person person.png --garment tee.png --category tops --out out.png
-  kraftr render --person person.png --garment tee.png --category tops --out out.jpg --samples 4 --seed 7")]
+  kraftr render --person person.png --garment tee.png --category tops --out out.jpg --samples 4 --seed 7
+  kraftr render --model stable-diffusion-1.5 --prompt 'a beach' --keep person.png --matte matte.png --out out.png")]
     Render(RenderArgs),
     /// Look at releases, fetch their weights, prove and measure them
     #[command(after_help = "\
@@ -274,14 +275,23 @@ pub enum ConfigCommand {
 #[derive(Debug, Args)]
 pub struct RenderArgs {
     /// Picture of a person
-    #[arg(long, value_name = "FILE")]
-    pub person: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "prompt")]
+    pub person: Option<PathBuf>,
     /// Picture of a garment
-    #[arg(long, value_name = "FILE")]
-    pub garment: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "prompt")]
+    pub garment: Option<PathBuf>,
     /// Where the garment is worn: tops, bottoms or one-pieces
-    #[arg(long)]
-    pub category: Category,
+    #[arg(long, required_unless_present = "prompt")]
+    pub category: Option<Category>,
+    /// What is to be seen, instead of a garment on a person: for releases of text-to-image
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["person", "garment", "category"])]
+    pub prompt: Option<String>,
+    /// Picture of which a part stays, of the size that the release paints
+    #[arg(long, value_name = "FILE", requires = "prompt", requires = "matte")]
+    pub keep: Option<PathBuf>,
+    /// Which part: where this picture is white the other one stays, where it is black is painted
+    #[arg(long, value_name = "FILE", requires = "keep")]
+    pub matte: Option<PathBuf>,
     /// Where the picture goes: .png, .jpg or .webp; several samples go to out-1.png, out-2.png, …
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use kraftr_imaging::RgbImage;
-use kraftr_models::{Device, Inputs, Model, ModelError, Registry, Sample, Sampling, TryOn, bundled, device};
+use kraftr_models::{
+    Device, GrayImage, Inputs, Kept, Model, ModelError, Registry, Sample, Sampling, TextToImage, TryOn,
+    bundled, device,
+};
 use kraftr_protocol::manifest::Task;
 use kraftr_protocol::{GarmentPhoto, Ids, Quality, ReleaseManifest, WatermarkRef};
 use kraftr_provenance::{Key, Marked};
@@ -22,16 +25,7 @@ use crate::output::{self, Progress};
 pub fn run(args: &RenderArgs) -> Result<Outcome> {
     let encoding = encoding(format_of(&args.out)?);
     let registry = Models::load(&args.flags.sources())?.registry()?;
-    let manifest = match &args.model {
-        Some(name) => registry.manifests().find(|manifest| manifest.name == *name),
-        None => default_release(&registry),
-    };
-    let name = args.model.as_deref().unwrap_or("the default");
-    let manifest =
-        manifest.with_context(|| format!("there is no release {name}: `kraftr model list` shows them"))?;
-    if manifest.task == Task::TextToImage {
-        bail!("{} paints after a description: `kraftr model bench` and `compare` run it", manifest.name);
-    }
+    let manifest = release(args, &registry)?;
     let sampling = sampling(args, manifest)?;
     let inputs = read_inputs(args)?;
     if let Some(caution) = &manifest.caution {
@@ -78,13 +72,52 @@ fn sampling(args: &RenderArgs, manifest: &ReleaseManifest) -> Result<Sampling> {
     Ok(Sampling { steps, ..sampling })
 }
 
+/// The release that is asked for, or the first that takes these inputs.
+fn release<'a>(args: &RenderArgs, registry: &'a Registry) -> Result<&'a ReleaseManifest> {
+    let (found, name) = match (&args.model, &args.prompt) {
+        (Some(name), _) => (registry.manifests().find(|manifest| manifest.name == *name), name.as_str()),
+        (None, None) => (default_release(registry), "the default"),
+        (None, Some(_)) => {
+            let painter = registry.present().find(|manifest| manifest.task == Task::TextToImage);
+            (painter, "that paints after a description")
+        }
+    };
+    let manifest =
+        found.with_context(|| format!("there is no release {name}: `kraftr model list` shows them"))?;
+    let (name, task) = (&manifest.name, manifest.task);
+    match (task == Task::TextToImage, args.prompt.is_some()) {
+        (true, false) => bail!("{name} paints after a description: say --prompt instead of pictures"),
+        (false, true) => bail!("{name} is for {task}: say --person, --garment and --category, not --prompt"),
+        _ => Ok(manifest),
+    }
+}
+
 fn read_inputs(args: &RenderArgs) -> Result<Inputs> {
+    if let Some(prompt) = args.prompt.clone() {
+        let kept = match (&args.keep, &args.matte) {
+            (Some(picture), Some(matte)) => Some(read_kept(picture, matte)?),
+            _ => None,
+        };
+        return Ok(Inputs::TextToImage(TextToImage { prompt, kept }));
+    }
+    let (Some(person), Some(garment), Some(category)) = (&args.person, &args.garment, args.category) else {
+        bail!("say --person, --garment and --category, or --prompt");
+    };
     Ok(Inputs::TryOn(TryOn {
-        person: read_picture(&args.person)?,
-        garment: read_picture(&args.garment)?,
-        category: args.category,
+        person: read_picture(person)?,
+        garment: read_picture(garment)?,
+        category,
         garment_photo: GarmentPhoto::FlatLay,
     }))
+}
+
+/// The matte may be a picture of any kind: the mean of its colours counts.
+fn read_kept(picture: &Path, matte: &Path) -> Result<Kept> {
+    let (picture, matte) = (read_picture(picture)?, read_picture(matte)?);
+    let mean = |pixel: [u8; 3]| (pixel.into_iter().map(u16::from).sum::<u16>() / 3) as u8;
+    let matte =
+        GrayImage::from_fn(matte.width(), matte.height(), |x, y| [mean(matte.get_pixel(x, y).0)].into());
+    Ok(Kept { picture, matte })
 }
 
 /// The render of `kraftr demo`, ready to run: what benches measure.
