@@ -34,7 +34,8 @@ impl Class {
 pub struct Lane {
     /// Workers of one hardware class.
     pub pool: String,
-    /// The model release that runs it.
+    /// The model release that runs it, or two with a plus sign between them where it needs both
+    /// ([`with_scene`](crate::spec::with_scene)).
     pub release: String,
     /// How urgent.
     pub class: Class,

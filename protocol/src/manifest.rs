@@ -110,6 +110,10 @@ pub struct ReleaseManifest {
     pub output_scale: u32,
     /// Garments it knows; a try-on release names at least one.
     pub categories: Vec<Category>,
+    /// The text-to-image release that paints what is behind the people of this try-on release when a render describes a
+    /// scene. Without one it takes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scene: Option<String>,
     /// Price of one image.
     pub price: Credits,
     /// Expected time of one image on a worker's device at balanced quality.
@@ -237,6 +241,10 @@ impl ReleaseManifest {
         {
             table.mistake("categories", "name at least one");
         }
+        let scene = table.optional_text("scene", is_name, "must be the name of a text-to-image release");
+        if table.has("scene") && task.is_some_and(|task| task != Task::TryOn) {
+            table.mistake("scene", "only try-on releases have one");
+        }
         let price = table.checked("price", |price| *price >= 0, "must not be negative");
         let device_time_ms = table.checked("device_time_ms", |time| *time > 0, POSITIVE);
         let device_memory_bytes = table.optional("device_memory_bytes", |bytes| *bytes > 0, POSITIVE);
@@ -258,6 +266,7 @@ impl ReleaseManifest {
             size: size?,
             output_scale: output_scale.ok()?.unwrap_or(1),
             categories: categories.ok()?.unwrap_or_default(),
+            scene: scene.ok()?,
             price: Credits(price?),
             device_time_ms: GpuMillis(device_time_ms?),
             device_memory_bytes: device_memory_bytes.ok()?,

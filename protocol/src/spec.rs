@@ -1,5 +1,7 @@
 //! What a render asks for, after validation: everything a worker needs beside the pictures.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 macro_rules! words {
@@ -130,6 +132,43 @@ impl Format {
     }
 }
 
+/// What a caller wrote for a model to read. It is content: it goes into no log, so its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct Prompt(String);
+
+impl Prompt {
+    /// Takes the words.
+    pub fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+
+    /// The words.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Puts the subject of a try-on in front of a background that is painted after a description.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SceneSpec {
+    /// Name of the text-to-image release that paints it.
+    pub release: String,
+    /// What is to be seen.
+    pub prompt: Prompt,
+    /// Denoise steps of the painting, after those of the try-on.
+    pub steps: u32,
+    /// Classifier-free guidance of the painting; 1 means none.
+    pub guidance: f64,
+}
+
 /// A validated request: a release, how to sample from it, and what comes out. The input pictures
 /// travel beside it, as URLs of the claim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,4 +191,74 @@ pub struct RenderSpec {
     pub samples: u32,
     /// File format of the artifacts.
     pub format: Format,
+    /// What the subject is put in front of; the background of the person's picture when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scene: Option<SceneSpec>,
+}
+
+impl RenderSpec {
+    /// Denoise steps of all stages together: what progress counts.
+    pub fn steps_total(&self) -> u32 {
+        self.steps + self.scene.as_ref().map_or(0, |scene| scene.steps)
+    }
+
+    /// What a worker must have loaded to run it: the release of its lane.
+    pub fn runs_on(&self) -> String {
+        match &self.scene {
+            Some(scene) => with_scene(&self.release, &scene.release),
+            None => self.release.clone(),
+        }
+    }
+}
+
+/// The lane's release of renders that need a try-on release and the one that paints their scenes. No release's own name
+/// has a plus sign.
+pub fn with_scene(release: &str, painter: &str) -> String {
+    format!("{release}+{painter}")
+}
+
+/// A lane's release as the try-on release and the one that paints its scenes, where it names one.
+pub fn releases_of(runs_on: &str) -> (&str, Option<&str>) {
+    match runs_on.split_once('+') {
+        Some((release, painter)) => (release, Some(painter)),
+        None => (runs_on, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED_WITHOUT_SCENE: &str = r#"{"release":"demo","category":"tops","garment_photo":"flat-lay",
+        "quality":"fast","steps":10,"guidance":1.5,"seed":7,"samples":1,"format":"png"}"#;
+
+    fn with_prompt(words: &str) -> RenderSpec {
+        let spec: RenderSpec = serde_json::from_str(STORED_WITHOUT_SCENE).unwrap();
+        let (release, prompt) = ("sd".to_owned(), Prompt::new(words));
+        RenderSpec { scene: Some(SceneSpec { release, prompt, steps: 5, guidance: 7.5 }), ..spec }
+    }
+
+    #[test]
+    fn specs_from_before_scenes_are_read() {
+        let spec: RenderSpec = serde_json::from_str(STORED_WITHOUT_SCENE).unwrap();
+        assert_eq!((spec.steps_total(), spec.runs_on().as_str()), (10, "demo"));
+        assert!(!serde_json::to_string(&spec).unwrap().contains("scene"));
+    }
+
+    #[test]
+    fn a_scene_counts_and_needs_its_release() {
+        let spec = with_prompt("a beach");
+        assert_eq!((spec.steps_total(), spec.runs_on().as_str()), (15, "demo+sd"));
+        assert_eq!(releases_of(&spec.runs_on()), ("demo", Some("sd")));
+        assert_eq!(releases_of("demo"), ("demo", None));
+        let stored = serde_json::to_string(&spec).unwrap();
+        assert!(stored.contains(r#""prompt":"a beach""#), "{stored}");
+        assert_eq!(serde_json::from_str::<RenderSpec>(&stored).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_prompt_is_in_no_debug_output() {
+        let shown = format!("{:?}", with_prompt("my secret garden"));
+        assert!(shown.contains("prompt: ***") && !shown.contains("garden"), "{shown}");
+    }
 }

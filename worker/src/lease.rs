@@ -303,6 +303,7 @@ mod tests {
                 seed: 0,
                 samples: 1,
                 format: Format::Png,
+                scene: None,
             },
             class: Class::Batch,
             person: input.clone(),

@@ -398,6 +398,7 @@ fn render(tenants: &[Tenant], n: usize, class: Class) -> NewRender {
             seed: n as u64,
             samples: 1,
             format: Format::Png,
+            scene: None,
         },
         pool: lane.pool,
         class,

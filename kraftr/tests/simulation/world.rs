@@ -443,6 +443,7 @@ fn spec(seed: u64, samples: u32) -> RenderSpec {
         seed,
         samples,
         format: Format::Png,
+        scene: None,
     }
 }
 

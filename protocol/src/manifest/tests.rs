@@ -126,6 +126,12 @@ fn what_only_shows_together_is_found() {
             "limits.steps_min: must not be above steps_max",
         ],
     );
+    let scene = "price = 2\nscene = \"painter\"";
+    check(&[("price = 2", scene), ("\"try-on\"", "\"noop\"")], &["scene: only try-on releases have one"]);
+    check(
+        &[("price = 2", "price = 2\nscene = \"A B\"")],
+        &["scene: must be the name of a text-to-image release"],
+    );
     check(&[("role = \"golden\"", "role = \"weights\"")], &["files[1].role: another file of the release"]);
     check(
         &[("golden.json\"\nsha", "shop.safetensors\"\nsha")],

@@ -47,6 +47,9 @@ pub(super) struct ModelView {
     pub price: Credits,
     /// Whether it takes `scene`.
     pub scene: bool,
+    /// Credits that a scene adds to each image; null when it takes none.
+    #[schema(required)]
+    pub scene_price: Option<Credits>,
     /// What it cannot do; null when there is nothing to say.
     #[schema(required)]
     pub caution: Option<String>,
@@ -138,7 +141,8 @@ impl From<&Model> for ModelView {
                 samples_max: release.limits.samples_max,
             },
             price: release.price,
-            scene: false,
+            scene: model.painter.is_some(),
+            scene_price: model.painter.as_ref().map(|painter| painter.price),
             caution: release.caution.clone(),
             licence: release.licence.clone(),
         }

@@ -100,7 +100,7 @@ codes! {
     UnknownAsset = UNPROCESSABLE_ENTITY "unknown_asset" "There is no such asset",
     /// Use two different pictures.
     SamePicture = UNPROCESSABLE_ENTITY "same_picture" "Person and garment are the same picture",
-    /// Leave the field out: no model on offer paints scenes.
+    /// Leave the field out, or use a model whose `scene` is true.
     SceneUnsupported = UNPROCESSABLE_ENTITY "scene_unsupported" "The model takes no scene",
     /// Use an https URL whose host is a public address.
     WebhookRefused = UNPROCESSABLE_ENTITY "webhook_refused" "The webhook's address is not acceptable",

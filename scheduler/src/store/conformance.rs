@@ -183,6 +183,7 @@ fn spec(samples: u32) -> RenderSpec {
         seed: 1,
         samples,
         format: Format::Png,
+        scene: None,
     }
 }
 

@@ -65,7 +65,7 @@ impl RenderRow {
     /// Where its jobs go.
     pub(super) fn lane(&self) -> Lane {
         let Render { spec, class, .. } = &self.render;
-        Lane { pool: self.pool.clone(), release: spec.release.clone(), class: *class }
+        Lane { pool: self.pool.clone(), release: spec.runs_on(), class: *class }
     }
 
     /// True while a claim of that epoch holds.

@@ -141,6 +141,7 @@ impl Run {
                 seed: 0,
                 samples,
                 format: Format::Png,
+                scene: None,
             },
             pool: "p".into(),
             class: Class::Interactive,

@@ -64,6 +64,7 @@ fn new_render(tenant: &Tenant) -> NewRender {
             seed: 0,
             samples: 1,
             format: Format::Png,
+            scene: None,
         },
         pool: "p".into(),
         class: Class::Interactive,

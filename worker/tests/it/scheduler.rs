@@ -121,6 +121,7 @@ impl Fleet {
                 seed: 11,
                 samples: 1,
                 format: Format::Png,
+                scene: None,
             },
             class: Class::Interactive,
             person: input("/person", bundled::SAMPLE_PERSON),

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderMap;
 use kraftr_protocol::limits::{METADATA_BYTES_MAX, SAMPLES_MAX, SCENE_CHARS_MAX, SEED_MAX};
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{AssetId, Category, Class, Format, GarmentPhoto, OrgId, Quality, RenderSpec};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -31,8 +32,9 @@ pub(super) struct RenderRequest {
     /// How the garment was photographed.
     #[schema(default = "flat-lay")]
     pub garment_photo: Option<GarmentPhoto>,
-    /// A description of the scene, at most 2,000 characters. No model on offer takes one yet.
-    #[schema(max_length = 2000)]
+    /// What the person is put in front of, in words; the background of their picture stays when absent. Only for models
+    /// whose `scene` is true.
+    #[schema(max_length = 2000, example = "a terrace above the sea at sunset")]
     pub scene: Option<String>,
     /// Time against fidelity: how many steps, unless `steps` says so, and how each is taken.
     #[schema(default = "balanced")]
@@ -75,7 +77,7 @@ pub(super) async fn read(
     let garment = fields.required("garment", asset_id);
     let category = fields.required("category", |value| category(model, value));
     let garment_photo = fields.optional("garment_photo", word::<GarmentPhoto>);
-    fields.optional("scene", scene);
+    let scene = fields.optional("scene", |value| scene(model, value));
     let quality = fields.optional("quality", word::<Quality>).unwrap_or(Quality::Balanced);
     let samples_max = model.map_or(SAMPLES_MAX, |model| model.release.limits.samples_max.min(SAMPLES_MAX));
     let samples = fields.optional("samples", |value| whole(&value, 1..=samples_max.into()));
@@ -94,6 +96,7 @@ pub(super) async fn read(
         (model.ok_or_else(unread)?, person.ok_or_else(unread)?, garment.ok_or_else(unread)?);
     let samples = samples.map_or(1, |samples| samples as u32);
     let steps = steps.unwrap_or_else(|| model.steps(quality));
+    let scene = scene.and_then(|prompt| model.scene(prompt, quality));
     Ok(NewRender {
         org,
         ticket,
@@ -108,13 +111,14 @@ pub(super) async fn read(
             seed: seed.unwrap_or_else(|| random_seed(app)),
             samples,
             format: format.unwrap_or(Format::Png),
+            scene: scene.clone(),
         },
         pool: app.config.pool.clone(),
         class: class.unwrap_or_default(),
         person,
         garment,
-        price: model.price(samples),
-        estimate: model.estimate(samples, quality, steps),
+        price: model.price(samples, scene.as_ref()),
+        estimate: model.estimate(samples, quality, steps, scene.as_ref()),
         webhook,
         metadata,
     })
@@ -150,13 +154,24 @@ fn category(model: Option<&Model>, value: Value) -> Result<Category, Wrong> {
     }
 }
 
-fn scene(value: Value) -> Result<(), Wrong> {
+fn scene(model: Option<&Model>, value: Value) -> Result<Prompt, Wrong> {
     let scene = text(value)?;
     if scene.chars().count() > SCENE_CHARS_MAX {
         return Err(wrong(format!("must have at most {SCENE_CHARS_MAX} characters")));
     }
-    let message = "no model on offer paints scenes; leave the field out";
-    Err(Wrong(Code::SceneUnsupported, message.into()))
+    if scene.trim().is_empty() {
+        return Err(wrong("must describe something; leave the field out to keep the background"));
+    }
+    if scene.contains('\0') {
+        return Err(wrong("must not contain the character NUL"));
+    }
+    match model {
+        Some(model) if model.painter.is_none() => {
+            let message = format!("{} offers no scenes; leave the field out", model.id());
+            Err(Wrong(Code::SceneUnsupported, message.into()))
+        }
+        _ => Ok(Prompt::new(scene)),
+    }
 }
 
 fn steps(model: Option<&Model>, value: &Value) -> Result<u32, Wrong> {

@@ -1,5 +1,6 @@
 //! A render as the API shows it.
 
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{
     ArtifactId, AssetId, Category, Class, Credits, Digest, Failure, Format, GarmentPhoto, Quality, RenderId,
     Status, Timestamp,
@@ -29,6 +30,9 @@ pub(in crate::http) struct RenderView {
     pub category: Category,
     /// How the garment was photographed.
     pub garment_photo: GarmentPhoto,
+    /// What the person is put in front of; null keeps the background.
+    #[schema(required, value_type = Option<String>)]
+    pub scene: Option<Prompt>,
     /// The pictures it is made from.
     pub inputs: Inputs,
     /// Seed of the first image; image n uses `seed` + n. The same seed gives the same image.
@@ -37,7 +41,7 @@ pub(in crate::http) struct RenderView {
     /// Images asked for.
     #[schema(minimum = 1, maximum = 4)]
     pub samples: u32,
-    /// Denoise steps.
+    /// Denoise steps of the try-on.
     #[schema(example = 20)]
     pub steps: u32,
     /// Time against fidelity.
@@ -95,7 +99,7 @@ pub(in crate::http) struct ProgressView {
     /// Steps done by the present attempt.
     #[schema(example = 20)]
     pub step: u32,
-    /// Steps in all.
+    /// Steps in all, those of a scene included.
     #[schema(example = 20)]
     pub steps: u32,
 }
@@ -149,8 +153,9 @@ impl RenderView {
             }
             _ => Credits(0),
         });
+        let steps_total = render.spec.steps_total();
         let step = match render.status {
-            Status::Succeeded => render.spec.steps,
+            Status::Succeeded => steps_total,
             Status::Running => app.hub.step(render.id, render.epoch).unwrap_or(0),
             Status::Cancelled => render.cancelled_at_step.unwrap_or(0),
             Status::Queued | Status::Dispatched | Status::Failed | Status::Expired => 0,
@@ -177,6 +182,7 @@ impl RenderView {
             release: render.spec.release,
             category: render.spec.category,
             garment_photo: render.spec.garment_photo,
+            scene: render.spec.scene.map(|scene| scene.prompt),
             inputs: Inputs { person: render.person, garment: render.garment },
             seed: render.spec.seed,
             samples: render.spec.samples,
@@ -184,7 +190,7 @@ impl RenderView {
             quality: render.spec.quality,
             format: render.spec.format,
             class: render.class,
-            progress: ProgressView { step, steps: render.spec.steps },
+            progress: ProgressView { step, steps: steps_total },
             price: render.price,
             charged,
             artifacts: artifacts.collect(),

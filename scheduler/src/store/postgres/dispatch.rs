@@ -67,8 +67,8 @@ pub(super) async fn open_places(
     term: Term,
     renders: &[NewRender],
 ) -> Result<OpenPlaces, StoreError> {
-    let releases: BTreeSet<&str> = renders.iter().map(|new| new.spec.release.as_str()).collect();
-    let releases: Vec<&str> = releases.into_iter().collect();
+    let releases: BTreeSet<String> = renders.iter().map(|new| new.spec.runs_on()).collect();
+    let releases: Vec<&str> = releases.iter().map(String::as_str).collect();
     let mut connection = store.pool.acquire().await?;
     let open = lanes(&mut connection, store.skew(), term, Some(&releases)).await?.map(|lanes| lanes.open);
     let free = open.into_iter().flatten().filter(|open| !open.wanted);

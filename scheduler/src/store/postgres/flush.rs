@@ -110,7 +110,7 @@ fn insert_renders(
         .add("model", "text", column(rows(), |row| row.render.model.clone()))
         .add("spec", "jsonb", specs.map_err(corrupt)?)
         .add("pool", "text", column(rows(), |row| row.pool.clone()))
-        .add("release", "text", column(rows(), |row| row.render.spec.release.clone()))
+        .add("release", "text", column(rows(), |row| row.render.spec.runs_on()))
         .add("class", "text", column(rows(), |row| row.render.class.as_str()))
         .add("person_id", "uuid", column(rows(), |row| row.render.person.0))
         .add("garment_id", "uuid", column(rows(), |row| row.render.garment.0))

@@ -268,11 +268,13 @@ pub(super) async fn delete(store: &PgStore, org: OrgId, id: RenderId) -> Result<
     }
     let mut write = store.at_work(locks).await?;
     let renders = with_artifacts(&mut write.tx, vec![row]).await?;
-    sqlx::query("UPDATE renders SET deleted_at = $1, metadata = NULL, webhook = NULL WHERE id = $2")
-        .bind(Moment(write.now))
-        .bind(id.0)
-        .execute(&mut *write.tx)
-        .await?;
+    sqlx::query(
+        "UPDATE renders SET deleted_at = $1, metadata = NULL, webhook = NULL, spec = spec - 'scene' WHERE id = $2",
+    )
+    .bind(Moment(write.now))
+    .bind(id.0)
+    .execute(&mut *write.tx)
+    .await?;
     let artifacts = renders.into_iter().flat_map(|render| render.artifacts);
     let topics: Vec<Topic> =
         artifacts.map(|artifact| Topic::Erase { object_key: artifact.object_key }).collect();

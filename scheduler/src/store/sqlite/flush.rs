@@ -58,7 +58,7 @@ async fn insert_render(write: &mut Write<'_>, row: &RenderRow) -> Result<(), Sto
     .bind(&render.model)
     .bind(spec)
     .bind(&row.pool)
-    .bind(&render.spec.release)
+    .bind(render.spec.runs_on())
     .bind(render.class.as_str())
     .bind(render.person.0)
     .bind(render.garment.0)

@@ -198,11 +198,14 @@ pub(super) async fn delete(
         return Ok(DeleteOutcome::InUse);
     }
     let render = with_artifacts(&mut write.tx, row).await?;
-    sqlx::query("UPDATE renders SET deleted_at = ?, metadata = NULL, webhook = NULL WHERE id = ?")
-        .bind(write.now.0)
-        .bind(id.0)
-        .execute(&mut *write.tx)
-        .await?;
+    sqlx::query(
+        "UPDATE renders SET deleted_at = ?, metadata = NULL, webhook = NULL, spec = json_remove(spec, '$.scene')
+         WHERE id = ?",
+    )
+    .bind(write.now.0)
+    .bind(id.0)
+    .execute(&mut *write.tx)
+    .await?;
     for artifact in render.artifacts {
         outbox::add(&mut write, &Topic::Erase { object_key: artifact.object_key }).await?;
     }

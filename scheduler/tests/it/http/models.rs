@@ -25,9 +25,23 @@ async fn the_models_on_offer_are_listed() {
             "limits": { "steps_min": 1, "steps_max": 100, "samples_max": 4 },
             "price": 1,
             "scene": false,
+            "scene_price": null,
             "caution": "Paints nothing",
             "licence": "Apache-2.0",
         }] })
+    );
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_model_whose_painter_is_there_takes_scenes() {
+    let server = Server::start_with_scenes().await;
+    let models = server.get("/v1/models").await.json();
+    assert_eq!(models["data"].as_array().unwrap().len(), 1, "a painter alone is not on offer: {models}");
+    let model = &models["data"][0];
+    assert_eq!(
+        (&model["id"], &model["scene"], &model["scene_price"]),
+        (&json!(MODEL), &json!(true), &json!(2))
     );
     server.finish().await;
 }

@@ -112,6 +112,8 @@ async fn bad_fields_are_refused_by_name() {
         ("class", json!("urgent"), "invalid_field"),
         ("scene", json!("on a beach"), "scene_unsupported"),
         ("scene", json!("x".repeat(2_001)), "invalid_field"),
+        ("scene", json!(7), "invalid_field"),
+        ("scene", json!(" \n"), "invalid_field"),
         ("webhook", json!("http://example.com/"), "webhook_refused"),
         ("webhook", json!("https://127.0.0.1/"), "webhook_refused"),
         ("webhook", json!("https://169.254.169.254/latest"), "webhook_refused"),
@@ -130,6 +132,35 @@ async fn bad_fields_are_refused_by_name() {
     assert!(unknown["detail"].as_str().unwrap().contains(MODEL), "the known models are named: {unknown}");
     assert_eq!(server.balance().await.held, Credits(0));
     assert_eq!(server.get("/v1/renders").await.json()["data"], json!([]));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_scene_is_priced_kept_and_shown() {
+    let server = Server::start_with_scenes().await;
+    let body = with(&server.body().await, "quality", json!("fast"));
+    for (scene, code) in [("x".repeat(2_001), "invalid_field"), ("a\0b".to_owned(), "invalid_field")] {
+        server.post("/v1/renders", &with(&body, "scene", json!(scene))).await.is_problem(
+            422,
+            code,
+            &["scene"],
+        );
+    }
+    let plain = server.post("/v1/renders", &body).await.is(StatusCode::CREATED).json();
+    assert_eq!(
+        (&plain["scene"], &plain["price"], &plain["progress"]["steps"]),
+        (&Value::Null, &json!(1), &json!(8))
+    );
+    let words = "é".repeat(2_000);
+    let placed = server.post("/v1/renders", &with(&body, "scene", json!(words))).await;
+    let placed = placed.is(StatusCode::CREATED).json();
+    assert_eq!((&placed["scene"], &placed["price"]), (&json!(words), &json!(3)));
+    assert_eq!((&placed["steps"], &placed["progress"]["steps"]), (&json!(8), &json!(8 + 3)));
+    assert_eq!(
+        server.get(&format!("/v1/renders/{}", placed["id"].as_str().unwrap())).await.json()["scene"],
+        words
+    );
+    assert_eq!(server.balance().await.held, Credits(4));
     server.finish().await;
 }
 

@@ -127,6 +127,22 @@ impl Server {
 
     /// One that bends its configuration.
     pub(super) async fn start_with(bend: impl FnOnce(&mut Config)) -> Self {
+        Self::start_of(vec![ReleaseManifest::parse("test", MANIFEST).unwrap()], bend).await
+    }
+
+    /// One whose model takes scenes, which cost two credits more.
+    pub(super) async fn start_with_scenes() -> Self {
+        let model = MANIFEST.replace("price", "scene = \"painter\"\nprice");
+        let painter = MANIFEST
+            .replace(MODEL, "painter")
+            .replace("try-on", "text-to-image")
+            .replace("price = 1", "price = 2")
+            .replace("steps = 8", "steps = 3");
+        let manifests = [model, painter].map(|text| ReleaseManifest::parse("test", &text).unwrap());
+        Self::start_of(manifests.to_vec(), |_| {}).await
+    }
+
+    async fn start_of(manifests: Vec<ReleaseManifest>, bend: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
         let store =
@@ -142,7 +158,7 @@ impl Server {
         let mut config = Config { public_url, allow_private_webhooks: false, pool: POOL.to_owned() };
         bend(&mut config);
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(Bounds::default()));
-        let catalog = Catalog::new(vec![ReleaseManifest::parse("test", MANIFEST).unwrap()]);
+        let catalog = Catalog::new(manifests);
         let parts = Parts {
             store: store.clone(),
             blobs: blobs.clone(),
