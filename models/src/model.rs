@@ -13,6 +13,7 @@ use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, Quality, ReleaseManifest};
 
 use crate::inputs::{Inputs, Role, TextToImage, TryOn};
+use crate::scene::Subject;
 use crate::{ModelError, picture};
 
 /// How one image is sampled.
@@ -88,6 +89,10 @@ pub(crate) trait DressesPeople: Architecture {
     fn read(&self, picture: &RgbImage, role: Role) -> Result<Self::Reading, ModelError>;
     /// Bytes of memory that a reading takes.
     fn bytes(reading: &Self::Reading) -> usize;
+    /// Whether it can find [subjects](Self::subject): why not otherwise.
+    fn finds_subjects(&self) -> Result<(), ModelError>;
+    /// What of a picture is the person in it.
+    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError>;
     /// Turns what was read into conditions. Runs off the engine thread.
     fn prepare(
         &self,
@@ -250,6 +255,20 @@ impl Model {
         let prepared = front.prepare(&*person.inner, &*garment.inner, category);
         let inner = prepared.ok_or_else(|| self.foreign(&person.release))??;
         Ok(Prepared { release: self.manifest.clone(), inner })
+    }
+
+    /// Whether [`subject`](Self::subject) has the network that it takes.
+    ///
+    /// # Errors
+    /// [`ModelError::Stage`] says which file is missing, and how to get it.
+    pub fn finds_subjects(&self) -> Result<(), ModelError> {
+        self.try_on_front()?.finds_subjects()
+    }
+
+    /// Cuts the person out of a picture that [`finish`](Self::finish) gave, to be put in front of a scene. Runs a network
+    /// on the device.
+    pub fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError> {
+        self.try_on_front()?.subject(picture)
     }
 
     fn try_on_front(&self) -> Result<&dyn ErasedTryOn, ModelError> {
@@ -419,6 +438,8 @@ trait Erased: Send + Sync {
 trait ErasedTryOn: Send + Sync {
     fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError>;
     fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State>;
+    fn finds_subjects(&self) -> Result<(), ModelError>;
+    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError>;
 }
 
 /// [`PaintsWords`] likewise.
@@ -440,6 +461,14 @@ impl<A: DressesPeople> ErasedTryOn for A {
     fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State> {
         let (person, garment) = (person.downcast_ref()?, garment.downcast_ref()?);
         Some(DressesPeople::prepare(self, person, garment, category).map(|prepared| Arc::new(prepared) as _))
+    }
+
+    fn finds_subjects(&self) -> Result<(), ModelError> {
+        DressesPeople::finds_subjects(self)
+    }
+
+    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError> {
+        DressesPeople::subject(self, picture)
     }
 }
 

@@ -10,9 +10,12 @@ use crate::error::ModelError;
 use crate::inputs::Role;
 use crate::model::{Architecture, DressesPeople, Evaluations, Sampling};
 use crate::noise;
+use crate::person::stage::{Missing, Stage};
 use crate::picture;
+use crate::scene::Subject;
 
 pub(crate) struct Noop {
+    name: String,
     size: [u32; 2],
 }
 
@@ -23,7 +26,7 @@ pub(crate) struct Grain {
 
 impl Noop {
     pub(crate) fn new(manifest: &ReleaseManifest) -> Self {
-        Self { size: manifest.size }
+        Self { name: manifest.name.clone(), size: manifest.size }
     }
 
     /// A smooth gradient under grain strong enough that a watermark finds texture.
@@ -46,6 +49,16 @@ impl Noop {
 
 impl DressesPeople for Noop {
     type Reading = ();
+
+    fn finds_subjects(&self) -> Result<(), ModelError> {
+        let release = self.name.clone();
+        Err(ModelError::Stage(Missing::Unnamed { stage: Stage::Parser, release }))
+    }
+
+    fn subject(&self, _: RgbImage) -> Result<Subject, ModelError> {
+        self.finds_subjects()?;
+        Err(ModelError::Picture("an empty model finds nobody".to_owned()))
+    }
 
     fn read(&self, _: &RgbImage, _: Role) -> Result<(), ModelError> {
         Ok(())

@@ -19,6 +19,7 @@ use kraftr_imaging::RgbImage;
 use self::detect::Detector;
 use self::parse::{LabelMap, Parser};
 use self::pose::{Estimator, Pose};
+use self::segformer::Config as ParserConfig;
 use self::stage::{Missing, Stage};
 use crate::ModelError;
 use crate::registry::Files;
@@ -33,12 +34,16 @@ pub(crate) struct Readers {
 impl Readers {
     /// Whatever of the three is among the files of a release; `device` is where the parser runs, the others run on the
     /// CPU.
-    pub(crate) fn load(files: &Files<'_>, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn load(
+        files: &Files<'_>,
+        parser_config: &ParserConfig,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let [detector, estimator, parser] =
             [Stage::Detector, Stage::Pose, Stage::Parser].map(|stage| files.stage(stage));
         let detector = detector?.map(|weights| Detector::load(weights.name(), weights.bytes().to_vec()));
         let estimator = estimator?.map(|weights| Estimator::load(weights.name(), weights.bytes().to_vec()));
-        let parser = parser?.map(|weights| Parser::load(&weights, device));
+        let parser = parser?.map(|weights| Parser::load(parser_config, &weights, device));
         Ok(Self {
             detector: stage::settle(detector)?,
             estimator: stage::settle(estimator)?,
@@ -60,6 +65,11 @@ impl Readers {
     pub(crate) fn pose(&self, photograph: &RgbImage) -> Result<Pose, ModelError> {
         let (detector, estimator) = (there(&self.detector)?, there(&self.estimator)?);
         estimator.estimate(photograph, &detector.detect(photograph)?)
+    }
+
+    /// Whether there is a parser: why there is none otherwise.
+    pub(crate) fn parses(&self) -> Result<(), ModelError> {
+        there(&self.parser).map(drop)
     }
 
     /// What every pixel of the photograph shows.

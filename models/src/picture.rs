@@ -18,7 +18,7 @@ pub(crate) struct Placement {
 
 impl Placement {
     /// In the middle of a frame, with the aspect of `size` kept and the odd pixel of padding at the right and below.
-    fn within(frame: [u32; 2], size: (u32, u32)) -> Self {
+    pub(crate) fn within(frame: [u32; 2], size: (u32, u32)) -> Self {
         let (width, height) = scaled(size, scale(frame, size));
         let (width, height) = (width.min(frame[0]), height.min(frame[1]));
         Self { x: (frame[0] - width) / 2, y: (frame[1] - height) / 2, width, height }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use kraftr_protocol::ReleaseManifest;
-use kraftr_protocol::manifest::{ManifestError, ManifestFile};
+use kraftr_protocol::manifest::{ManifestError, ManifestFile, Task};
 use kraftr_protocol::suggest::did_you_mean;
 
 pub use self::check::{CheckReport, ContractCheck, FileCheck, Golden};
@@ -151,6 +151,12 @@ impl Registry {
                 refused.push(error);
             }
         }
+        for manifest in &registry.manifests {
+            let mistakes = registry.scene_mistakes(manifest);
+            if !mistakes.is_empty() {
+                refused.push(ManifestError { name: manifest.name.clone(), mistakes });
+            }
+        }
         if refused.is_empty() { Ok(registry) } else { Err(ModelError::Manifests(refused)) }
     }
 
@@ -203,6 +209,50 @@ impl Registry {
         }
         self.manifests.push(Arc::new(manifest));
         Ok(())
+    }
+
+    /// What is wrong about a manifest's scenes, seen beside the other manifests.
+    fn scene_mistakes(&self, manifest: &ReleaseManifest) -> Vec<String> {
+        let Some(scene) = &manifest.scene else { return Vec::new() };
+        let painter = match self.get(scene) {
+            Ok(painter) if painter.task == Task::TextToImage => None,
+            Ok(painter) => Some(format!("{} is for {}, not for text-to-image", painter.name, painter.task)),
+            Err(error) => Some(error.to_string()),
+        };
+        let role = Stage::Parser.role();
+        let parser = manifest.file(role).is_none();
+        let parser = parser.then(|| format!("a file of the role {role} is missing, which finds the person"));
+        painter.into_iter().chain(parser).map(|mistake| format!("scene: {mistake}")).collect()
+    }
+
+    /// The release that paints scenes behind the people of this one; none where it takes no scenes.
+    ///
+    /// # Errors
+    /// Why that is not possible here: the painter's licence or files, or the network that finds people. Whatever is
+    /// missing is named, with the command that fetches it.
+    pub fn painter(&self, manifest: &ReleaseManifest) -> Result<Option<&Arc<ReleaseManifest>>, ModelError> {
+        let Some(name) = &manifest.scene else { return Ok(None) };
+        let painter = self.get(name)?;
+        self.permit(painter)?;
+        let release = || manifest.name.clone();
+        let stage = Stage::Parser;
+        let Some(parser) = manifest.file(stage.role()) else {
+            return Err(Missing::Unnamed { stage, release: release() }.into());
+        };
+        let looked_in = || self.weights.clone().unwrap_or_else(|| PathBuf::from("this program"));
+        if !self.place(parser).is_present() {
+            let file = parser.name.clone();
+            return Err(Missing::Absent { stage, file, looked_in: looked_in(), release: release() }.into());
+        }
+        let mut needed = painter.files.iter().filter(|file| file.is_needed_to_load());
+        match needed.find(|file| !self.place(file).is_present()) {
+            None => Ok(Some(painter)),
+            Some(file) => Err(ModelError::WeightsMissing {
+                file: file.name.clone(),
+                looked_in: looked_in(),
+                release: painter.name.clone(),
+            }),
+        }
     }
 
     /// Every release, whether its weights are there or not.
@@ -285,7 +335,7 @@ impl Registry {
     ) -> Result<ReleaseManifest, ModelError> {
         let manifest = self.get(release)?;
         let kind = Kind::of(manifest)?;
-        let contracts = kind.contracts(manifest)?;
+        let contracts = [kind.contracts(manifest)?, kind.extras(manifest)?].concat();
         let all = contracts.iter().map(|(_, contract)| init::length(contract)).sum();
         fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
         let mut random = ReleaseManifest {

@@ -91,6 +91,7 @@ impl Config {
         let prepare = keys.take::<PrepareConfig>();
         let mut mistakes = keys.finish();
         mistakes.extend(config.mistakes());
+        mistakes.extend(prepare.parser.mistakes());
         let [height, width] = config.input_shape;
         if manifest.size != [width as u32, height as u32] || config.channels_in != 3 {
             let turned =

@@ -22,6 +22,7 @@ use crate::picture::{self, Placement};
 use crate::registry::Files;
 use crate::sampler::guidance::Guidance;
 use crate::sampler::rectified_flow;
+use crate::scene::Subject;
 use crate::trace::Trace;
 use crate::weights::Weights;
 
@@ -66,7 +67,8 @@ impl FashnVton {
         precision: Precision,
     ) -> Result<Self, ModelError> {
         let (config, sampler, prepare) = Config::of(files.manifest)?;
-        let preparation = Preparation::new(&config, prepare, Readers::load(files, device)?);
+        let readers = Readers::load(files, &prepare.parser, device)?;
+        let preparation = Preparation::new(&config, prepare, readers);
         let weights = files.weights("weights")?;
         Ok(Self { preparation, ..Self::load(config, sampler, &weights, device, precision)? })
     }
@@ -181,6 +183,14 @@ impl FashnVton {
 
 impl DressesPeople for FashnVton {
     type Reading = Reading;
+
+    fn finds_subjects(&self) -> Result<(), ModelError> {
+        self.preparation.finds_subjects()
+    }
+
+    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError> {
+        self.preparation.subject(picture)
+    }
 
     fn read(&self, photograph: &RgbImage, role: Role) -> Result<Reading, ModelError> {
         self.preparation.read(photograph, role)

@@ -14,36 +14,40 @@ use crate::inputs::Role;
 use crate::layers::patch;
 use crate::person::parse::LabelMap;
 use crate::person::stage::Stage;
-use crate::person::{Readers, draw};
+use crate::person::{Readers, draw, segformer};
 use crate::picture::{self, Placement};
+use crate::scene::Subject;
 
 /// How photographs are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PrepareConfig {
     /// Whether the network is shown poses; one that was trained without sees "nobody" everywhere.
     pub(crate) poses: bool,
     /// Whether the person is shown as they are; else what the garment replaces is hidden, which needs a parser.
     pub(crate) segmentation_free: bool,
+    /// Sizes of the network that parses people.
+    pub(crate) parser: segformer::Config,
 }
 
 impl Default for PrepareConfig {
     fn default() -> Self {
-        Self { poses: true, segmentation_free: true }
+        Self { poses: true, segmentation_free: true, parser: segformer::Config::default() }
     }
 }
 
 impl PrepareConfig {
     /// Roles of the files that every render needs; a garment that somebody wears needs the parser as well.
-    pub(crate) fn readers(self) -> Vec<&'static str> {
+    pub(crate) fn readers(&self) -> Vec<&'static str> {
         let poses = self.poses.then_some([Stage::Detector, Stage::Pose]).into_iter().flatten();
         let parser = (!self.segmentation_free).then_some(Stage::Parser);
         poses.chain(parser).map(Stage::role).collect()
     }
 
-    /// Puts it into the `config` table of a manifest.
-    pub(crate) fn write(self, config: &mut toml::Table) {
-        config.extend(toml::Table::try_from(self).expect("a configuration is a table"));
+    /// Puts it into the `config` table of a manifest that every render does without the networks that read photographs.
+    pub(crate) fn leave_out_readers(config: &mut toml::Table) {
+        config.insert("poses".to_owned(), false.into());
+        config.insert("segmentation_free".to_owned(), true.into());
     }
 }
 
@@ -66,6 +70,17 @@ pub(crate) struct Reading {
 }
 
 impl Preparation {
+    /// Whether a subject can be [found](Self::subject): why not otherwise.
+    pub(crate) fn finds_subjects(&self) -> Result<(), ModelError> {
+        self.readers.parses()
+    }
+
+    /// What of a picture is the person in it.
+    pub(crate) fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError> {
+        let labels = self.readers.labels(&picture)?;
+        Subject::cut(picture, &labels)
+    }
+
     pub(crate) fn new(config: &Config, prepare: PrepareConfig, readers: Readers) -> Self {
         let [height, width] = config.input_shape.map(|side| side as u32);
         Self { frame: [width, height], config: prepare, readers }

@@ -73,6 +73,11 @@ impl LabelMap {
         Mask::new(self.width, self.height, set)
     }
 
+    /// Where nothing of a person is, nor what they wear or carry.
+    pub(crate) fn background(&self) -> Mask {
+        Mask::new(self.width, self.height, self.labels.iter().map(|label| *label == 0).collect())
+    }
+
     /// Bytes that it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.labels.len()
@@ -86,13 +91,8 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// The published network (SegFormer-B4).
-    pub(crate) fn load(weights: &Weights, device: &Device) -> Result<Self, ModelError> {
-        Self::of(&Config::b4(), weights, device)
-    }
-
     /// A network of any size.
-    pub(crate) fn of(config: &Config, weights: &Weights, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self, ModelError> {
         let tensors = weights.open(&config.contract(), device, Precision::F32)?;
         Ok(Self { network: Segformer::load(config, &tensors)?, device: device.clone() })
     }

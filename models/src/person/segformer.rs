@@ -6,15 +6,18 @@
 
 use candle_core::{D, Module as _, Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, LayerNorm, Linear};
+use serde::{Deserialize, Serialize};
 
+use super::parse::Label;
 use crate::weights::Tensors;
 use crate::weights::contract::Expected;
 
 /// PyTorch's default for both kinds of norm.
 const EPSILON: f64 = 1e-5;
 
-/// Sizes of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Sizes of a network; the default is the published one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// Each stage, from fine to coarse.
     pub(crate) stages: Vec<Stage>,
@@ -25,7 +28,8 @@ pub(crate) struct Config {
 }
 
 /// Sizes of one stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Stage {
     /// Blocks.
     pub(crate) depth: usize,
@@ -44,9 +48,9 @@ pub(crate) struct Stage {
 /// Inner width of a feed-forward part in widths of its stage.
 const MLP_RATIO: usize = 4;
 
-impl Config {
-    /// The largest but one of the paper, with 18 classes.
-    pub(crate) fn b4() -> Self {
+impl Default for Config {
+    /// The largest but one of the paper.
+    fn default() -> Self {
         let stage = |depth, width, heads, reduction| {
             let (patch, stride) = if reduction == 8 { (7, 4) } else { (3, 2) };
             Stage { depth, width, heads, reduction, patch, stride }
@@ -54,8 +58,33 @@ impl Config {
         Self {
             stages: vec![stage(3, 64, 1, 8), stage(8, 128, 2, 4), stage(27, 320, 5, 2), stage(3, 512, 8, 1)],
             decoder: 768,
-            labels: super::parse::Label::COUNT,
+            labels: Label::COUNT,
         }
+    }
+}
+
+impl Config {
+    /// Everything that cannot be built.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let size = |of: &usize| (1..=65_536).contains(of);
+        let stage = |stage: &Stage| {
+            let Stage { depth, width, heads, reduction, patch, stride } = stage;
+            [width, heads, reduction, patch, stride].into_iter().all(size)
+                && (1..=1_000).contains(depth)
+                && width.is_multiple_of(*heads)
+        };
+        let mut mistakes = Vec::new();
+        if !(1..=8).contains(&self.stages.len()) || !self.stages.iter().all(stage) {
+            let must = "must be 1 to 8, each of positive sizes, with a width that is a multiple of its heads";
+            mistakes.push(format!("config.parser.stages: {must}"));
+        }
+        if !size(&self.decoder) {
+            mistakes.push("config.parser.decoder: must be 1 to 65536".to_owned());
+        }
+        if self.labels != Label::COUNT {
+            mistakes.push(format!("config.parser.labels: must be {}", Label::COUNT));
+        }
+        mistakes
     }
 
     /// Every tensor of the checkpoint.

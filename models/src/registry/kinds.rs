@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kraftr_protocol::ReleaseManifest;
-use kraftr_protocol::manifest::{Method, Task};
+use kraftr_protocol::manifest::{ManifestFile, Method, Task};
 use kraftr_protocol::suggest::did_you_mean;
 
 use super::Files;
@@ -38,6 +38,8 @@ pub(super) struct Kind {
     name: &'static str,
     task: Task,
     contracts: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
+    /// Likewise of files that not every render needs, as far as the release names and uses them.
+    extras: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
     /// Networks that read photographs: roles of the files that every render needs.
     readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
     /// Makes a release do without them.
@@ -60,11 +62,16 @@ const KINDS: &[Kind] = &[
         name: "fashn-vton",
         task: Task::TryOn,
         contracts: |manifest| Ok(vec![("weights", Config::of(manifest)?.0.contract())]),
+        extras: |manifest| {
+            let (_, _, prepare) = Config::of(manifest)?;
+            let parses = manifest.scene.is_some() && manifest.file(ManifestFile::PARSER).is_some();
+            Ok(parses.then(|| (ManifestFile::PARSER, prepare.parser.contract())).into_iter().collect())
+        },
         readers: |manifest| Ok(Config::of(manifest)?.2.readers()),
         leave_out_readers: |manifest| {
             let readers = [Stage::Detector, Stage::Pose, Stage::Parser].map(Stage::role);
             manifest.files.retain(|file| !readers.contains(&file.role.as_str()));
-            PrepareConfig { poses: false, segmentation_free: true }.write(&mut manifest.config);
+            PrepareConfig::leave_out_readers(&mut manifest.config);
         },
         texts: &[],
         precisions: ANY,
@@ -82,6 +89,7 @@ const KINDS: &[Kind] = &[
         name: "stable-diffusion",
         task: Task::TextToImage,
         contracts: |manifest| stable_diffusion::Config::of(manifest)?.contracts(),
+        extras: |_| Ok(Vec::new()),
         readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
         texts: &[Text {
@@ -106,6 +114,7 @@ const KINDS: &[Kind] = &[
         name: "noop",
         task: Task::Noop,
         contracts: |_| Ok(Vec::new()),
+        extras: |_| Ok(Vec::new()),
         readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
         texts: &[],
@@ -166,6 +175,11 @@ impl Kind {
     /// Makes a release whose weights are random do without the networks that read photographs: random ones find nobody.
     pub(super) fn leave_out_readers(&self, manifest: &mut ReleaseManifest) {
         (self.leave_out_readers)(manifest);
+    }
+
+    /// Roles and tensors of files that not every render needs, as far as the release names and uses them.
+    pub(super) fn extras(&self, manifest: &ReleaseManifest) -> Result<Contracts, ModelError> {
+        (self.extras)(manifest)
     }
 
     /// What it needs beside the files with tensors.

@@ -119,9 +119,12 @@ impl<W: Write> Hashed<W> {
 /// Middle and reach of a tensor's uniform numbers.
 fn range(tensor: &Expected) -> (f32, f32) {
     match tensor.shape.as_slice() {
-        // Of one dimension, a norm's scale alone is called a weight.
-        [_] if matches!(tensor.name.rsplit('.').next(), Some("scale" | "weight")) => (1.0, 0.1),
-        [_] => (0.0, 0.02),
+        // Of one dimension, a norm's scale alone is called a weight. A variance is positive.
+        [_] if matches!(tensor.name.rsplit('.').next(), Some("scale" | "weight" | "running_var")) => {
+            (1.0, 0.1)
+        }
+        // One number is a count that nothing reads.
+        [] | [_] => (0.0, 0.02),
         shape => {
             let fan_in: usize = shape[1..].iter().product();
             (0.0, (3.0 / fan_in.max(1) as f32).sqrt())
@@ -167,6 +170,8 @@ mod tests {
             tensor("a.bias", &[rows]),
             tensor("norm.scale", &[64]),
             tensor("norm.weight", &[64]),
+            tensor("norm.running_var", &[64]),
+            tensor("norm.num_batches_tracked", &[]),
         ]
     }
 
@@ -183,7 +188,7 @@ mod tests {
         assert_eq!(made.bytes, length(&contract));
         assert_ne!(make(8).sha256, made.sha256);
         assert_eq!(make(7), made);
-        assert_eq!(told, 3 * 2 * (300_000 + 1_000 + 2 * 64));
+        assert_eq!(told, 3 * 2 * (300_000 + 1_000 + 3 * 64 + 1));
         let files = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(files, 2, "the weights and their receipt");
 
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(file.tensor("a.weight").unwrap().shape(), [1_000, 300]);
         let mean_square = weights.iter().map(|x| x * x).sum::<f64>() / weights.len() as f64;
         assert!((mean_square * 300.0 - 1.0).abs() < 0.02, "{mean_square}");
-        for name in ["norm.scale", "norm.weight"] {
+        for name in ["norm.scale", "norm.weight", "norm.running_var"] {
             assert!(numbers(name).iter().all(|scale| (0.89..1.11).contains(scale)));
         }
     }
