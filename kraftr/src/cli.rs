@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, value_parser};
-use kraftr_protocol::limits::{SAMPLES_MAX, SEED_MAX};
+use kraftr_protocol::limits::{SAMPLES_MAX, SCENE_CHARS_MAX, SEED_MAX};
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{Category, Quality, WatermarkRef};
 
 pub use self::admin::*;
@@ -271,6 +272,15 @@ pub enum ConfigCommand {
     Reference,
 }
 
+/// A scene as the API takes it.
+fn scene(words: &str) -> Result<Prompt, String> {
+    match words.chars().count() {
+        _ if words.trim().is_empty() => Err("must describe something".to_owned()),
+        1..=SCENE_CHARS_MAX => Ok(Prompt::new(words)),
+        _ => Err(format!("must have at most {SCENE_CHARS_MAX} characters")),
+    }
+}
+
 /// Arguments of `kraftr render`.
 #[derive(Debug, Args)]
 pub struct RenderArgs {
@@ -298,6 +308,9 @@ pub struct RenderArgs {
     /// A release that `kraftr model list` shows [default: the first]
     #[arg(long, value_name = "RELEASE")]
     pub model: Option<String>,
+    /// What the person is put in front of, in words: for releases whose manifest names a `scene` release
+    #[arg(long, value_name = "WORDS", conflicts_with = "prompt", value_parser = scene)]
+    pub scene: Option<Prompt>,
     /// Time against fidelity: fast, balanced or best
     #[arg(long, value_name = "QUALITY", default_value_t = Quality::Balanced)]
     pub quality: Quality,

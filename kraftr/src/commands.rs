@@ -172,6 +172,22 @@ fn default_release(registry: &Registry) -> Option<&ReleaseManifest> {
     registry.manifests().find(|manifest| manifest.task == Task::TryOn)
 }
 
+/// Manifests as the catalog takes them: scenes are left out of those whose painter cannot work here, and the log says why.
+pub(crate) fn offered<'a>(
+    registry: &Registry,
+    manifests: impl Iterator<Item = &'a ReleaseManifest>,
+) -> Vec<ReleaseManifest> {
+    let offer = |manifest: &ReleaseManifest| {
+        let mut manifest = manifest.clone();
+        if let Err(error) = registry.painter(&manifest) {
+            tracing::warn!(release = manifest.name, %error, "offers no scenes");
+            manifest.scene = None;
+        }
+        manifest
+    };
+    manifests.map(offer).collect()
+}
+
 /// The format that a file name's ending asks for.
 fn format_of(path: &Path) -> Result<Format> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();

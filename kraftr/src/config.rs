@@ -18,6 +18,7 @@ pub mod value;
 use std::net::SocketAddr;
 
 use kraftr_models::{ModelError, Registry};
+use kraftr_protocol::spec::releases_of;
 
 use self::concerns::{Amqp, Database, Dispatch, Http, Models, Process, S3, Startup, Watermark, Worker};
 use self::folder::Folder;
@@ -172,17 +173,25 @@ fn check_releases(settings: &mut Settings, registry: &Registry) {
     let pulls = settings.peek::<bool>("worker.pull") == Some(true);
     let at = settings.origin("worker.releases").map_or_else(String::new, Origin::to_string);
     for name in &releases {
-        let missing = match registry.get(name) {
-            Ok(manifest) if registry.permit(manifest).is_err() => {
-                registry.permit(manifest).err().map_or_else(String::new, |error| error.to_string())
-            }
-            Ok(manifest) if pulls || registry.is_present(manifest) => continue,
-            Ok(_) => format!("the weights of {name} are missing: `kraftr model pull {name}`, or --pull"),
-            Err(ModelError::UnknownRelease { meant: Some(meant), .. }) => {
-                format!("there is no release {name}; did you mean {meant}?")
-            }
-            Err(error) => error.to_string(),
-        };
-        settings.mistake(at.clone(), missing);
+        let (release, painter) = releases_of(name);
+        let named = [Some(release), painter].into_iter().flatten();
+        for name in named {
+            check_release(settings, registry, &at, name, pulls);
+        }
     }
+}
+
+fn check_release(settings: &mut Settings, registry: &Registry, at: &str, name: &str, pulls: bool) {
+    let missing = match registry.get(name) {
+        Ok(manifest) if registry.permit(manifest).is_err() => {
+            registry.permit(manifest).err().map_or_else(String::new, |error| error.to_string())
+        }
+        Ok(manifest) if pulls || registry.is_present(manifest) => return,
+        Ok(_) => format!("the weights of {name} are missing: `kraftr model pull {name}`, or --pull"),
+        Err(ModelError::UnknownRelease { meant: Some(meant), .. }) => {
+            format!("there is no release {name}; did you mean {meant}?")
+        }
+        Err(error) => error.to_string(),
+    };
+    settings.mistake(at.to_owned(), missing);
 }

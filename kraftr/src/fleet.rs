@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::commands::offered;
 use crate::config::concerns::Models;
 use crate::data_dir::{DataDir, DataDirError, Owned};
 
@@ -112,7 +113,7 @@ impl Fleet {
                 blobs: blobs.clone(),
                 directory: Some(blobs),
                 transport: transport.clone(),
-                catalog: Catalog::new(registry.present().cloned().collect()),
+                catalog: Catalog::new(&offered(&registry, registry.present())),
                 clock: clock.clone(),
                 ids: ids.clone(),
             },

@@ -24,13 +24,13 @@ pub struct Model {
 impl Catalog {
     /// Offers the try-on releases among `manifests`, in their order, each under its own name. A name
     /// that comes again is ignored. One whose scene release is among them too takes scenes.
-    pub fn new(manifests: Vec<ReleaseManifest>) -> Self {
+    pub fn new(manifests: &[ReleaseManifest]) -> Self {
         let painter = |name: &String| {
             let mut painters = manifests.iter().filter(|release| release.task == Task::TextToImage);
             painters.find(|release| release.name == *name).cloned()
         };
         let mut models: Vec<Model> = Vec::new();
-        for release in &manifests {
+        for release in manifests {
             let taken = models.iter().any(|model| model.id() == release.name);
             if release.task == Task::TryOn && !taken {
                 let painter = release.scene.as_ref().and_then(painter);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn only_try_on_is_on_offer() {
-        let catalog = Catalog::new(vec![
+        let catalog = Catalog::new(&[
             manifest("noop", "noop"),
             manifest("one", "try-on"),
             manifest("two", "try-on"),
@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn the_empty_model_is_taken_where_it_is_offered_and_never_listed() {
         let manifests = [manifest("noop", "noop"), manifest("one", "try-on")];
-        let catalog = Catalog::new(manifests.to_vec()).with_noop(&manifests);
+        let catalog = Catalog::new(&manifests).with_noop(&manifests);
         assert_eq!(catalog.models().iter().map(Model::id).collect::<Vec<_>>(), ["one"]);
         assert_eq!(catalog.get("noop").map(Model::id), Some("noop"));
     }
 
     #[test]
     fn price_and_time_follow_images_quality_and_steps() {
-        let catalog = Catalog::new(vec![manifest("one", "try-on")]);
+        let catalog = Catalog::new(&[manifest("one", "try-on")]);
         let model = catalog.get("one").unwrap();
         assert_eq!(model.price(3, None), Credits(6));
         let millis = |samples, quality, steps| model.estimate(samples, quality, steps, None).0;
@@ -172,8 +172,8 @@ mod tests {
         };
         let painter = manifest("painter", "text-to-image");
         let offered = |release: ReleaseManifest, other: Option<&ReleaseManifest>| {
-            let all = [release].into_iter().chain(other.cloned()).collect();
-            Catalog::new(all).get("one").unwrap().clone()
+            let all: Vec<_> = [release].into_iter().chain(other.cloned()).collect();
+            Catalog::new(&all).get("one").unwrap().clone()
         };
         assert!(offered(with_scene("painter"), None).painter.is_none(), "it is not there");
         let other = manifest("two", "try-on");

@@ -1,8 +1,10 @@
 //! What a worker is told when it starts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kraftr_models::Registry;
+use kraftr_protocol::spec::{releases_of, with_scene};
 use kraftr_protocol::{Class, Lane, WorkerId, limits};
 
 /// What a worker is told when it starts. [`WorkerConfig::new`] fills in what most workers want.
@@ -18,7 +20,7 @@ pub struct WorkerConfig {
     /// fetched and uploaded.
     pub slots: u32,
     /// Releases it loads and takes jobs for; empty means each one of the registry whose weights are
-    /// there.
+    /// there. It takes renders with scenes too where a release's painter is there; `release+painter` insists on that.
     pub releases: Vec<String>,
     /// How long running renders may go on once it drains; then they are handed back.
     pub grace: Duration,
@@ -63,6 +65,14 @@ impl WorkerConfig {
             let served = registry.present().filter(|manifest| manifest.task.is_rendered());
             self.releases = served.map(|manifest| manifest.name.clone()).collect();
         }
+        let painted: Vec<String> =
+            self.releases.iter().filter_map(|release| scenes_of(registry, release)).collect();
+        self.releases.extend(painted);
+        // One that is named for its scenes serves renders without them too.
+        let plain: Vec<String> = self.releases.iter().map(|name| releases_of(name).0.to_owned()).collect();
+        self.releases.extend(plain);
+        let mut seen = BTreeSet::new();
+        self.releases.retain(|name| seen.insert(name.clone()));
         let mistakes: Vec<String> = [
             (self.pool.is_empty(), "pool: must not be empty".to_owned()),
             (
@@ -75,6 +85,7 @@ impl WorkerConfig {
         ]
         .into_iter()
         .filter_map(|(wrong, mistake)| wrong.then_some(mistake))
+        .chain(self.releases.iter().filter_map(|release| scene_mistake(registry, release)))
         .chain(self.releases.iter().filter_map(|release| {
             let task = registry.get(release).ok()?.task;
             (!task.is_rendered())
@@ -88,6 +99,33 @@ impl WorkerConfig {
     pub(crate) fn lanes(&self) -> Vec<Lane> {
         lanes(&self.pool, &self.releases)
     }
+}
+
+/// The lane of a release's scenes, where this machine has all that they take; the log says what is missing otherwise.
+fn scenes_of(registry: &Registry, release: &str) -> Option<String> {
+    let manifest = registry.get(release).ok()?;
+    match registry.painter(manifest) {
+        Ok(painter) => painter.map(|painter| with_scene(release, &painter.name)),
+        Err(error) => {
+            tracing::warn!(release, %error, "takes no scenes");
+            None
+        }
+    }
+}
+
+/// What is wrong about a name with a painter in it.
+fn scene_mistake(registry: &Registry, name: &str) -> Option<String> {
+    let (release, painter) = releases_of(name);
+    let painter = painter?;
+    let said = match registry.get(release) {
+        Ok(manifest) if manifest.scene.as_deref() != Some(painter) => match &manifest.scene {
+            Some(scene) => format!("{scene} paints the scenes of {release}: name {release}+{scene}"),
+            None => format!("{release} takes no scenes: leave +{painter} out"),
+        },
+        Ok(manifest) => registry.painter(manifest).err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("releases: {name}: {said}"))
 }
 
 /// Where jobs of these releases come from, the urgent ones of every release first.

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kraftr_models::{Device, Model, ModelError, Registry};
+use kraftr_protocol::spec::releases_of;
 use tokio::sync::{mpsc, oneshot};
 
 use self::command::{Begin, Command, Load};
@@ -61,6 +62,23 @@ impl EngineHandle {
         let engine = Engine::new(inbox, Arc::clone(&residency), settings);
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run())?;
         Ok(Self { commands, residency, thread })
+    }
+
+    /// Loads what a lane's release needs, as far as it is not there yet; for scenes the release must also be able to find
+    /// the people that they are put behind.
+    pub(crate) async fn make_ready(&self, runs_on: &str) -> Result<Result<(), ModelError>, EngineGone> {
+        let (release, painter) = releases_of(runs_on);
+        for name in [Some(release), painter].into_iter().flatten() {
+            if self.model(name).is_none()
+                && let Err(error) = self.load(name).await?
+            {
+                return Ok(Err(error));
+            }
+        }
+        Ok(match (painter, self.model(release)) {
+            (Some(_), Some(model)) => model.finds_subjects(),
+            _ => Ok(()),
+        })
     }
 
     /// Loads a release in the engine's thread.

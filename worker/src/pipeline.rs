@@ -16,14 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kraftr_models::{ModelError, Prepared, RgbImage, Sampling};
+use kraftr_models::{Model, ModelError, Prepared, RgbImage, Sampling};
 use kraftr_protocol::message::Grant;
-use kraftr_protocol::{ArtifactReport, Failure, FailureCode, GpuMillis, Progress, ProgressBody, WorkerId};
+use kraftr_protocol::spec::releases_of;
+use kraftr_protocol::{
+    ArtifactReport, Failure, FailureCode, GpuMillis, Progress, ProgressBody, ReleaseManifest, WorkerId,
+};
 use kraftr_provenance::KeyRing;
 use kraftr_transport::Transport;
 use tokio::sync::Semaphore;
 
-use crate::engine::command::{Begin, Heard, Outcome, Report, Running};
+use crate::engine::command::{Begin, Heard, Outcome, Report, Running, Scene};
 use crate::engine::{EngineGone, EngineHandle};
 use crate::lease::{Lease, Stop};
 
@@ -108,9 +111,12 @@ impl Pipeline {
         &*self.transport
     }
 
-    /// Loads a release in the engine.
-    pub(crate) async fn load(&self, release: &str) -> Result<Result<(), ModelError>, EngineGone> {
-        self.engine.load(release).await
+    /// Loads a release in the engine, anew where it is there; or what a release with its painter lacks.
+    pub(crate) async fn load(&self, runs_on: &str) -> Result<Result<(), ModelError>, EngineGone> {
+        match releases_of(runs_on) {
+            (release, None) => self.engine.load(release).await,
+            (_, Some(_)) => self.engine.make_ready(runs_on).await,
+        }
     }
 
     /// Resolves when the engine has ended by itself.
@@ -140,7 +146,7 @@ impl Pipeline {
         let (pictures, device_time) = self.denoise(grant, lease, prepared).await?;
         tokio::select! {
             biased;
-            why = lease.stopped() => Err(Ending::Stopped { why, step: grant.spec.steps }),
+            why = lease.stopped() => Err(Ending::Stopped { why, step: grant.spec.steps_total() }),
             artifacts = self.deliver(grant, pictures) => {
                 let millis = u64::try_from(device_time.as_millis()).unwrap_or(u64::MAX);
                 Ok(Ending::Delivered { artifacts: artifacts?, device_time: GpuMillis(millis) })
@@ -150,9 +156,10 @@ impl Pipeline {
 
     /// Both pictures, fetched and in the form the model takes.
     async fn inputs(&self, grant: &Grant) -> Result<Prepared, Ending> {
-        let model = self.engine.model(&grant.spec.release).ok_or_else(|| {
-            Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker")
-        })?;
+        let model = self.model(&grant.spec.release)?;
+        if let Some(scene) = &grant.spec.scene {
+            self.model(&scene.release)?;
+        }
         begins("fetch");
         let (person, garment) = futures::try_join!(
             fetch::fetch(&self.http, "person", &grant.person),
@@ -164,7 +171,13 @@ impl Pipeline {
         prepare::prepare(model, &self.readings, &grant.spec, pictures).await
     }
 
-    /// All steps of all images. Cancelling waits for the engine to say where it stopped.
+    fn model(&self, release: &str) -> Result<Arc<Model>, Failure> {
+        self.engine
+            .model(release)
+            .ok_or_else(|| Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker"))
+    }
+
+    /// All steps of all images, those of their scenes included. Cancelling waits for the engine to say where it stopped.
     async fn denoise(
         &self,
         grant: &Grant,
@@ -173,19 +186,26 @@ impl Pipeline {
     ) -> Result<(Vec<RgbImage>, Duration), Ending> {
         begins("denoise");
         let spec = &grant.spec;
-        let method = prepared.manifest().quality(spec.quality).method();
-        let sampling = |n| Sampling {
-            steps: spec.steps,
-            guidance: spec.guidance,
-            seed: spec.seed.wrapping_add(u64::from(n)),
-            method,
+        let samplings = |manifest: &ReleaseManifest, steps, guidance| {
+            let method = manifest.quality(spec.quality).method();
+            let seed = |n| spec.seed.wrapping_add(u64::from(n));
+            (0..spec.samples).map(|n| Sampling { steps, guidance, seed: seed(n), method }).collect()
+        };
+        let scene = match &spec.scene {
+            Some(scene) => Some(Scene {
+                samplings: samplings(self.model(&scene.release)?.manifest(), scene.steps, scene.guidance),
+                release: scene.release.clone(),
+                prompt: scene.prompt.clone(),
+            }),
+            None => None,
         };
         let (line, mut running) = Running::line();
         let begin = Begin {
             release: spec.release.clone(),
             class: grant.class,
+            samplings: samplings(prepared.manifest(), spec.steps, spec.guidance),
             prepared,
-            samplings: (0..spec.samples).map(sampling).collect(),
+            scene,
             line,
         };
         let begun = tokio::select! {
@@ -224,7 +244,7 @@ impl Pipeline {
         let (render, epoch) = (grant.render, grant.epoch);
         let (sample, step, picture) = match report {
             Report::Step(step) => {
-                let body = ProgressBody::Step { step, steps: grant.spec.steps };
+                let body = ProgressBody::Step { step, steps: grant.spec.steps_total() };
                 return self.transport.publish_progress(Progress { render, epoch, body });
             }
             Report::Preview { sample, step, picture } => (sample, step, picture),

@@ -131,9 +131,9 @@ async fn start_engine(config: &WorkerConfig, registry: Arc<Registry>) -> Result<
         commands: config.slots as usize,
     };
     let engine = EngineHandle::start(registry, device, settings)?;
-    for release in &config.releases {
-        let loaded = engine.load(release).await.map_err(|EngineGone| WorkerError::EngineLost)?;
-        loaded.map_err(|source| failed(release, source))?;
+    for name in &config.releases {
+        let loaded = engine.make_ready(name).await.map_err(|EngineGone| WorkerError::EngineLost)?;
+        loaded.map_err(|source| failed(name, source))?;
     }
     Ok(engine)
 }

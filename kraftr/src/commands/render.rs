@@ -11,6 +11,7 @@ use kraftr_models::{
     bundled, device,
 };
 use kraftr_protocol::manifest::Task;
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{GarmentPhoto, Ids, Quality, ReleaseManifest, WatermarkRef};
 use kraftr_provenance::{Key, Marked};
 use kraftr_scheduler::clock::SystemIds;
@@ -27,6 +28,12 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
     let registry = Models::load(&args.flags.sources())?.registry()?;
     let manifest = release(args, &registry)?;
     let sampling = sampling(args, manifest)?;
+    let painter = match &args.scene {
+        Some(_) => Some(registry.painter(manifest)?.with_context(|| {
+            format!("{} takes no scenes: its manifest names no `scene` release", manifest.name)
+        })?),
+        None => None,
+    };
     let inputs = read_inputs(args)?;
     if let Some(caution) = &manifest.caution {
         output::note(format_args!("note: {}: {caution}", manifest.name))?;
@@ -35,10 +42,19 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
     let device = device::choose(&args.device)?;
     let started = Instant::now();
     let model = registry.load(&manifest.name, &device)?;
+    let painter = painter.map(|painter| registry.load(&painter.name, &device)).transpose()?;
     let loaded = started.elapsed().as_secs_f64();
     let mut progress = Progress::new("rendering");
-    let pictures =
+    let mut pictures =
         render(&model, &inputs, sampling, args.samples, |step| progress.step(step, sampling.steps))?;
+    let mut steps = sampling.steps;
+    if let Some((painter, scene)) = painter.zip(args.scene.as_ref()) {
+        progress.stage("the scene");
+        let sampling = Sampling::of(painter.manifest(), args.quality, args.seed);
+        pictures =
+            place(&model, &painter, scene, sampling, pictures, |step| progress.step(step, sampling.steps))?;
+        steps += sampling.steps;
+    }
     progress.finish();
     let rendered = started.elapsed().as_secs_f64() - loaded;
 
@@ -51,10 +67,10 @@ pub fn run(args: &RenderArgs) -> Result<Outcome> {
         output::line(format_args!("{}  watermark {payload}", path.display()))?;
     }
     let all = started.elapsed().as_secs_f64();
-    let seconds_per_step = rendered / f64::from(sampling.steps);
+    let seconds_per_step = rendered / f64::from(steps);
     output::line(format_args!(
         "{all:.1} s: {loaded:.1} s to load {}, {rendered:.1} s for {} steps ({seconds_per_step:.2} s each)",
-        manifest.name, sampling.steps
+        manifest.name, steps
     ))?;
     Ok(Outcome::Done)
 }
@@ -167,6 +183,31 @@ pub fn render(
         on_step(step);
     }
     batch.into_iter().map(|sample| model.finish(sample)).collect()
+}
+
+/// Puts the people of `pictures` in front of a scene, painted for all of them together.
+fn place(
+    dresser: &Model,
+    painter: &Model,
+    scene: &Prompt,
+    sampling: Sampling,
+    pictures: Vec<RgbImage>,
+    mut on_step: impl FnMut(u32),
+) -> Result<Vec<RgbImage>, ModelError> {
+    let mut begun = Vec::new();
+    for (n, picture) in (0..).zip(pictures) {
+        let subject = dresser.subject(picture)?;
+        let told = subject.in_front_of(scene.as_str(), painter.manifest().size)?;
+        let prepared = painter.prepare(&Inputs::TextToImage(told))?;
+        let sample = painter.begin(&prepared, &Sampling { seed: sampling.seed + n, ..sampling })?;
+        begun.push((subject, sample));
+    }
+    for step in 1..=sampling.steps {
+        let mut all: Vec<&mut Sample> = begun.iter_mut().map(|(_, sample)| sample).collect();
+        painter.step(&mut all)?;
+        on_step(step);
+    }
+    begun.into_iter().map(|(subject, sample)| subject.compose(&painter.finish(sample)?)).collect()
 }
 
 /// `out.png` as `out-2.png`.

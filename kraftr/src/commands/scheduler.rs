@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::SchedulerArgs;
-use crate::commands::{Outcome, ReadyFile, stop_signal};
+use crate::commands::{Outcome, ReadyFile, offered, stop_signal};
 use crate::config::SchedulerConfig;
 use crate::config::concerns::{Dispatch, Models};
 use crate::connect::Services;
@@ -105,7 +105,13 @@ fn catalog(config: &Dispatch, models: &Models) -> Result<Catalog> {
     let is_offered = |manifest: &&ReleaseManifest| {
         registry.permit(manifest).is_ok() && (models.weights.is_none() || registry.is_present(manifest))
     };
-    let catalog = Catalog::new(registry.manifests().filter(is_offered).cloned().collect());
+    let manifests = registry.manifests().filter(is_offered);
+    // Where the weights are the workers' business, so is the painter's.
+    let manifests = match models.weights {
+        Some(_) => offered(&registry, manifests),
+        None => manifests.cloned().collect(),
+    };
+    let catalog = Catalog::new(&manifests);
     Ok(if config.offer_noop { catalog.with_noop(registry.present()) } else { catalog })
 }
 

@@ -116,7 +116,8 @@ concern! {
         device: String = "cpu", flag "device";
         /// Renders it holds at once; more than `max_batch` keeps the engine busy while others are fetched and uploaded.
         slots: Within<1, 256> = "2", flag "slots";
-        /// Releases it loads and takes renders for; without any, every release whose weights are there.
+        /// Releases it loads and takes renders for; without any, every release whose weights are there. It takes renders
+        /// with scenes where a release's painter is there too; `release+painter` insists on that.
         releases: Option<Vec<String>>, flag "releases";
         /// Pull the weights of `releases` that are missing before it starts; see `kraftr model pull`.
         pull: bool = "false", flag "pull";

@@ -15,6 +15,7 @@ mod layers;
 mod model;
 mod program;
 mod proxy;
+mod scene;
 mod soak;
 mod stages;
 mod tidy;

@@ -459,7 +459,7 @@ async fn start_scheduler(
         blobs: blobs.clone(),
         directory: None,
         transport: transport.clone(),
-        catalog: Catalog::new(Vec::new()),
+        catalog: Catalog::new(&[]),
         clock: clock.clone(),
         ids: ids.clone(),
     };

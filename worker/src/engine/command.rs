@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use kraftr_models::{ModelError, Prepared, RgbImage, Sampling};
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{Class, Failure};
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,7 +33,18 @@ pub(crate) struct Begin {
     pub(crate) prepared: Prepared,
     /// One for each image.
     pub(crate) samplings: Vec<Sampling>,
+    /// What is painted behind the person of each image once they are dressed.
+    pub(crate) scene: Option<Scene>,
     pub(crate) line: EngineLine,
+}
+
+/// A scene behind a render's people.
+pub(crate) struct Scene {
+    /// The release that paints it.
+    pub(crate) release: String,
+    pub(crate) prompt: Prompt,
+    /// One for each image.
+    pub(crate) samplings: Vec<Sampling>,
 }
 
 /// Something to show.

@@ -1,19 +1,59 @@
 //! One render in the engine.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use kraftr_models::{Model, Prepared, RgbImage, Sample, Sampling};
+use kraftr_models::{Inputs, Model, ModelError, Prepared, RgbImage, Sample, Sampling, Subject};
 use kraftr_protocol::Class;
 
-use super::command::{EngineLine, Outcome, Report};
+use super::command::{EngineLine, Outcome, Report, Scene};
+use super::residency::Residency;
 use super::turn::{Fault, guarded};
 
 /// An image of a render.
 pub(super) enum Image {
     /// It has steps to do.
     Denoising(Sample),
+    /// The person is dressed, and a scene is painted behind them.
+    Painting {
+        /// The scene.
+        sample: Sample,
+        /// Who stands in front of it.
+        subject: Box<Subject>,
+    },
     /// It is done.
     Finished(RgbImage),
+}
+
+impl Image {
+    /// What has steps to do, or only waits to be finished.
+    fn sample(&self) -> Option<&Sample> {
+        match self {
+            Self::Denoising(sample) | Self::Painting { sample, .. } => Some(sample),
+            Self::Finished(_) => None,
+        }
+    }
+}
+
+/// The models of one render, held while they work.
+pub(super) struct Models {
+    /// Dresses the person.
+    dresser: Arc<Model>,
+    /// Paints the scene, where there is one.
+    painter: Option<Arc<Model>>,
+}
+
+impl Models {
+    /// `None` when one of them is not there any more.
+    pub(super) fn of(slot: &Slot, residency: &Residency) -> Option<Self> {
+        let dresser = residency.get(&slot.release)?;
+        let painter = match slot.painter() {
+            Some(painter) => Some(residency.get(painter)?),
+            None => None,
+        };
+        Some(Self { dresser, painter })
+    }
 }
 
 /// A render in the engine.
@@ -21,7 +61,9 @@ pub(super) struct Slot {
     pub(super) release: String,
     pub(super) class: Class,
     pub(super) images: Vec<Image>,
-    pub(super) steps: u32,
+    /// Steps of an image's try-on, and of its scene.
+    steps: [u32; 2],
+    scene: Option<Scene>,
     /// This render's share of the passes it was in.
     pub(super) device_time: Duration,
     pub(super) line: EngineLine,
@@ -36,6 +78,7 @@ impl Slot {
         class: Class,
         prepared: &Prepared,
         samplings: &[Sampling],
+        scene: Option<Scene>,
         line: EngineLine,
     ) -> Result<Self, (EngineLine, Fault)> {
         let begun = guarded(|| samplings.iter().map(|sampling| model.begin(prepared, sampling)).collect());
@@ -43,73 +86,113 @@ impl Slot {
             Ok(samples) => samples,
             Err(fault) => return Err((line, fault)),
         };
-        let steps = samplings.iter().map(|sampling| sampling.steps).max().unwrap_or(0);
+        let most =
+            |samplings: &[Sampling]| samplings.iter().map(|sampling| sampling.steps).max().unwrap_or(0);
+        let steps = [most(samplings), scene.as_ref().map_or(0, |scene| most(&scene.samplings))];
         let images = samples.into_iter().map(Image::Denoising).collect();
-        Ok(Self { release, class, images, steps, device_time: Duration::ZERO, line, shown: 0 })
+        Ok(Self { release, class, images, steps, scene, device_time: Duration::ZERO, line, shown: 0 })
     }
 
-    /// How many samples have steps to do.
-    pub(super) fn undone(&self) -> usize {
-        self.images.iter().filter(|image| matches!(image, Image::Denoising(_))).count()
+    /// The release that paints its scenes.
+    pub(super) fn painter(&self) -> Option<&str> {
+        self.scene.as_ref().map(|scene| scene.release.as_str())
+    }
+
+    /// Whether that release runs it, now or later.
+    pub(super) fn uses(&self, release: &str) -> bool {
+        self.release == release || self.painter() == Some(release)
+    }
+
+    /// The release of every sample that has steps to do, in the order of [`samples`](Self::samples).
+    pub(super) fn undone(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().filter_map(|image| match image {
+            Image::Denoising(_) => Some(self.release.as_str()),
+            Image::Painting { .. } => self.painter(),
+            Image::Finished(_) => None,
+        })
     }
 
     /// Samples that have steps to do.
     pub(super) fn samples(&mut self) -> impl Iterator<Item = &mut Sample> {
         self.images.iter_mut().filter_map(|image| match image {
-            Image::Denoising(sample) => Some(sample),
+            Image::Denoising(sample) | Image::Painting { sample, .. } => Some(sample),
             Image::Finished(_) => None,
         })
+    }
+
+    /// Steps in all.
+    fn steps(&self) -> u32 {
+        self.steps.iter().sum()
     }
 
     /// Steps done of the image that has done the fewest.
     pub(super) fn step(&self) -> u32 {
         let steps = |image: &Image| match image {
             Image::Denoising(sample) => sample.step(),
-            Image::Finished(_) => self.steps,
+            Image::Painting { sample, .. } => self.steps[0] + sample.step(),
+            Image::Finished(_) => self.steps(),
         };
-        self.images.iter().map(steps).min().unwrap_or(self.steps)
+        self.images.iter().map(steps).min().unwrap_or(self.steps())
     }
 
     /// Tells of a step that is new, with previews every `preview_every` steps (0: never).
-    pub(super) fn show(&mut self, model: &Model, preview_every: u32) -> Result<(), Fault> {
+    pub(super) fn show(&mut self, models: &Models, preview_every: u32) -> Result<(), Fault> {
         let step = self.step();
         if step <= self.shown {
             return Ok(());
         }
         self.shown = step;
         self.line.stepped(step);
-        if preview_every > 0 && step.is_multiple_of(preview_every) && step < self.steps {
-            self.show_previews(model, step)?;
+        if preview_every > 0 && step.is_multiple_of(preview_every) && step < self.steps() {
+            self.show_previews(models, step)?;
         }
         Ok(())
     }
 
-    fn show_previews(&self, model: &Model, step: u32) -> Result<(), Fault> {
+    fn show_previews(&self, models: &Models, step: u32) -> Result<(), Fault> {
         for (sample, image) in (0..).zip(&self.images) {
-            if let Image::Denoising(denoising) = image {
-                let picture = guarded(|| model.preview(denoising))?;
-                self.line.show(Report::Preview { sample, step, picture });
-            }
+            let picture = match (image, &models.painter) {
+                (Image::Denoising(denoising), _) => guarded(|| models.dresser.preview(denoising))?,
+                (Image::Painting { sample, subject }, Some(painter)) => {
+                    guarded(|| subject.compose(&painter.preview(sample)?))?
+                }
+                _ => continue,
+            };
+            self.line.show(Report::Preview { sample, step, picture });
         }
         Ok(())
     }
 
-    /// Turns samples whose steps are done into pictures.
-    pub(super) fn finish(&mut self, model: &Model) -> Result<(), Fault> {
+    /// Turns samples whose steps are done into pictures, and dressed people into subjects of their scene.
+    pub(super) fn finish(&mut self, models: &Models) -> Result<(), Fault> {
+        let started = Instant::now();
         let images = std::mem::take(&mut self.images);
-        self.images = guarded(|| {
-            let finish = |image| match image {
-                Image::Denoising(sample) if sample.is_done() => model.finish(sample).map(Image::Finished),
-                other => Ok(other),
-            };
-            images.into_iter().map(finish).collect()
-        })?;
+        let scene = self.scene.as_ref().zip(models.painter.as_deref());
+        let finish = |(n, image): (usize, Image)| match image {
+            Image::Denoising(sample) if sample.is_done() => {
+                let picture = models.dresser.finish(sample)?;
+                match scene {
+                    Some((scene, painter)) => scene.begin(n, &models.dresser, painter, picture),
+                    None => Ok(Image::Finished(picture)),
+                }
+            }
+            Image::Painting { sample, subject } if sample.is_done() => {
+                let Some((_, painter)) = scene else { return Ok(Image::Painting { sample, subject }) };
+                subject.compose(&painter.finish(sample)?).map(Image::Finished)
+            }
+            other => Ok(other),
+        };
+        self.images = guarded(|| images.into_iter().enumerate().map(finish).collect())?;
+        if scene.is_some() {
+            // Finding the subject, encoding and decoding it cost as much as steps do.
+            self.device_time += started.elapsed();
+        }
         Ok(())
     }
 
     /// True when a sample waits for [`Self::finish`].
     pub(super) fn has_done_samples(&self) -> bool {
-        self.images.iter().any(|image| matches!(image, Image::Denoising(sample) if sample.is_done()))
+        self.images.iter().filter_map(Image::sample).any(Sample::is_done)
     }
 
     /// True when every image is a picture.
@@ -117,13 +200,35 @@ impl Slot {
         self.images.iter().all(|image| matches!(image, Image::Finished(_)))
     }
 
+    /// The releases whose samples wait for [`Self::finish`]: a crash may have been any of theirs.
+    pub(super) fn releases(&self) -> BTreeSet<String> {
+        [Some(self.release.as_str()), self.painter()].into_iter().flatten().map(str::to_owned).collect()
+    }
+
     /// Ends the render with what it has.
     pub(super) fn deliver(self) {
         let finished = |image| match image {
             Image::Finished(picture) => Some(picture),
-            Image::Denoising(_) => None,
+            Image::Denoising(_) | Image::Painting { .. } => None,
         };
         let pictures = self.images.into_iter().filter_map(finished).collect();
         self.line.end(Outcome::Done { pictures, device_time: self.device_time });
+    }
+}
+
+impl Scene {
+    /// Puts the subject of the `n`th image in front of the noise that its scene is painted from.
+    fn begin(
+        &self,
+        n: usize,
+        dresser: &Model,
+        painter: &Model,
+        picture: RgbImage,
+    ) -> Result<Image, ModelError> {
+        let subject = Box::new(dresser.subject(picture)?);
+        let told = subject.in_front_of(self.prompt.as_str(), painter.manifest().size)?;
+        let prepared = painter.prepare(&Inputs::TextToImage(told))?;
+        let sample = painter.begin(&prepared, &self.samplings[n])?;
+        Ok(Image::Painting { sample, subject })
     }
 }

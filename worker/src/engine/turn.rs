@@ -1,12 +1,12 @@
 //! The engine's loop: commands, one forward pass, results; then again.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kraftr_models::{Model, ModelError, Sample};
+use kraftr_models::{ModelError, Sample};
 use kraftr_protocol::{Failure, FailureCode};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -15,7 +15,7 @@ use super::EngineSettings;
 use super::batch::{Candidate, pick};
 use super::command::{Begin, Command, Outcome};
 use super::residency::Residency;
-use super::slot::Slot;
+use super::slot::{Models, Slot};
 
 /// What can go wrong inside a model.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl From<ModelError> for Fault {
 }
 
 impl Fault {
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Failed(failure) => Outcome::Failed(failure.clone()),
             Self::Crashed => Outcome::Crashed,
@@ -105,7 +105,7 @@ impl Engine {
         self.forget_unwanted();
         self.step();
         self.deliver_finished();
-        self.room.retain(|release, _| self.slots.iter().any(|slot| slot.release == *release));
+        self.room.retain(|release, _| self.slots.iter().any(|slot| slot.uses(release)));
     }
 
     /// Takes every command that has come, and waits for one while there is nothing to do. False once
@@ -137,15 +137,16 @@ impl Engine {
     }
 
     fn begin(&mut self, begin: Begin) {
-        let Begin { release, class, prepared, samplings, line } = begin;
+        let Begin { release, class, prepared, samplings, scene, line } = begin;
         if line.is_unwanted() {
             return line.end(Outcome::Stopped);
         }
-        let Some(model) = self.residency.get(&release) else {
+        let painter_is_here = scene.as_ref().is_none_or(|scene| self.residency.get(&scene.release).is_some());
+        let Some(model) = self.residency.get(&release).filter(|_| painter_is_here) else {
             let failure = Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker");
             return line.end(Outcome::Failed(failure));
         };
-        match Slot::new(&model, release.clone(), class, &prepared, &samplings, line) {
+        match Slot::new(&model, release.clone(), class, &prepared, &samplings, scene, line) {
             Ok(slot) => self.slots.push(slot),
             Err((line, fault)) => {
                 self.recover(&release, &fault);
@@ -165,10 +166,8 @@ impl Engine {
         let mut owners = Vec::new();
         let mut candidates = Vec::new();
         for (owner, slot) in self.slots.iter().enumerate() {
-            let undone = slot.undone();
-            owners.resize(owners.len() + undone, owner);
-            candidates
-                .resize(candidates.len() + undone, Candidate { class: slot.class, release: &slot.release });
+            candidates.extend(slot.undone().map(|release| Candidate { class: slot.class, release }));
+            owners.resize(candidates.len(), owner);
         }
         let room = |release: &str| self.room.get(release).copied().unwrap_or(self.settings.max_batch);
         let picked = pick(&candidates, room);
@@ -179,7 +178,7 @@ impl Engine {
         let Some(model) = self.residency.get(&release) else {
             let gone =
                 Failure::new(FailureCode::ReleaseUnavailable, "the release is not on this worker any more");
-            return self.end(&chosen, &Fault::Failed(gone));
+            return self.end(&chosen, &release, &Fault::Failed(gone));
         };
         let mut samples: Vec<&mut Sample> = self.slots.iter_mut().flat_map(Slot::samples).collect();
         let mut nth = 0;
@@ -189,63 +188,71 @@ impl Engine {
         });
         let started = Instant::now();
         let result = guarded(|| model.step(&mut samples));
-        self.account(&release, &model, &chosen, started.elapsed(), result);
+        self.account(&release, &chosen, started.elapsed(), result);
     }
 
     /// Draws the consequences of a pass in which `chosen` names the slot of each sample.
-    fn account(
-        &mut self,
-        release: &str,
-        model: &Model,
-        chosen: &[usize],
-        elapsed: Duration,
-        result: Result<(), Fault>,
-    ) {
+    fn account(&mut self, release: &str, chosen: &[usize], elapsed: Duration, result: Result<(), Fault>) {
         let share = elapsed / u32::try_from(chosen.len()).unwrap_or(u32::MAX).max(1);
         for &owner in chosen {
             self.slots[owner].device_time += share;
         }
         match result {
-            Ok(()) => self.show(model, chosen),
+            Ok(()) => self.show(release, chosen),
             Err(fault) if fault.is_out_of_memory() && chosen.len() > 1 => {
                 // Nothing has moved: the same samples go again, fewer at a time.
                 tracing::warn!(release, samples = chosen.len(), "out of memory: smaller batches from now on");
                 self.room.insert(release.to_owned(), chosen.len() / 2);
             }
-            Err(fault) => self.end(chosen, &fault),
+            Err(fault) => self.end(chosen, release, &fault),
         }
     }
 
-    fn show(&mut self, model: &Model, chosen: &[usize]) {
-        let mut crashed = Vec::new();
-        for (owner, slot) in self.slots.iter_mut().enumerate().filter(|(owner, _)| chosen.contains(owner)) {
+    fn show(&mut self, release: &str, chosen: &[usize]) {
+        let (mut crashed, mut others) = (Vec::new(), BTreeSet::new());
+        let Self { slots, residency, settings, .. } = self;
+        for (owner, slot) in slots.iter_mut().enumerate().filter(|(owner, _)| chosen.contains(owner)) {
+            let Some(models) = Models::of(slot, residency) else { continue };
             // A preview that fails is not shown; one that crashes may have changed the model.
-            if let Err(Fault::Crashed) = slot.show(model, self.settings.preview_every) {
+            if let Err(Fault::Crashed) = slot.show(&models, settings.preview_every) {
                 crashed.push(owner);
+                others.extend(slot.releases());
             }
         }
-        self.end(&crashed, &Fault::Crashed);
+        others.remove(release);
+        for other in &others {
+            self.recover(other, &Fault::Crashed);
+        }
+        self.end(&crashed, release, &Fault::Crashed);
     }
 
     fn deliver_finished(&mut self) {
         let mut faults = Vec::new();
         for (owner, slot) in self.slots.iter_mut().enumerate() {
             if slot.has_done_samples()
-                && let Some(model) = self.residency.get(&slot.release)
-                && let Err(fault) = slot.finish(&model)
+                && let Some(models) = Models::of(slot, &self.residency)
+                && let Err(fault) = slot.finish(&models)
             {
-                faults.push((owner, fault));
+                faults.push((owner, slot.releases(), fault));
             }
         }
         // From behind, so that the numbers before stay right.
-        for (owner, fault) in faults.into_iter().rev() {
-            self.end(&[owner], &fault);
+        for (owner, releases, fault) in faults.into_iter().rev() {
+            // Either of the two may have crashed: both are built anew.
+            for release in &releases {
+                self.recover(release, &fault);
+            }
+            self.slots.remove(owner).line.end(fault.outcome());
         }
         self.slots.extract_if(.., |slot| slot.is_finished()).for_each(Slot::deliver);
     }
 
-    /// Ends the renders in those slots, all of one release.
-    fn end(&mut self, owners: &[usize], fault: &Fault) {
+    /// Ends the renders in those slots, which were in one pass of that release.
+    fn end(&mut self, owners: &[usize], release: &str, fault: &Fault) {
+        if owners.is_empty() {
+            return;
+        }
+        self.recover(release, fault);
         let mut owner = 0;
         let ended: Vec<Slot> = self
             .slots
@@ -254,9 +261,6 @@ impl Engine {
                 owners.contains(&(owner - 1))
             })
             .collect();
-        if let Some(slot) = ended.first() {
-            self.recover(&slot.release, fault);
-        }
         for slot in ended {
             slot.line.end(fault.outcome());
         }
@@ -284,6 +288,9 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod scenes;
 
 #[cfg(test)]
 mod tests {
@@ -318,12 +325,12 @@ mod tests {
             .map(|&seed| Sampling { steps, guidance: 1.0, seed, method: Method::default() })
             .collect();
         let (line, running) = Running::line();
-        engine.begin(Begin { release: NOOP.to_owned(), class, prepared, samplings, line });
+        engine.begin(Begin { release: NOOP.to_owned(), class, prepared, samplings, scene: None, line });
         running
     }
 
     /// Everything a task has heard so far: steps as `s3`, previews as `p1@2`, and the outcome.
-    fn heard(running: &mut Running) -> (Vec<String>, Option<Outcome>) {
+    pub(super) fn heard(running: &mut Running) -> (Vec<String>, Option<Outcome>) {
         use futures::FutureExt as _;
         let mut reports = Vec::new();
         loop {
@@ -338,17 +345,17 @@ mod tests {
         }
     }
 
-    fn outcome(running: &mut Running) -> Outcome {
+    pub(super) fn outcome(running: &mut Running) -> Outcome {
         heard(running).1.expect("it has ended")
     }
 
-    fn run(engine: &mut Engine) {
+    pub(super) fn run(engine: &mut Engine) {
         while !engine.slots.is_empty() {
             engine.turn();
         }
     }
 
-    fn out_of_memory() -> Fault {
+    pub(super) fn out_of_memory() -> Fault {
         Fault::Failed(Failure::new(FailureCode::OutOfMemory, "no room"))
     }
 
@@ -415,8 +422,7 @@ mod tests {
         let mut engine = engine(4, 0);
         let _one = put(&mut engine, Class::Batch, &[1], 9);
         let _two = put(&mut engine, Class::Batch, &[2, 3], 9);
-        let model = engine.residency.get(NOOP).unwrap();
-        engine.account(NOOP, &model, &[0, 1, 1], Duration::from_millis(30), Ok(()));
+        engine.account(NOOP, &[0, 1, 1], Duration::from_millis(30), Ok(()));
         let times: Vec<u128> = engine.slots.iter().map(|slot| slot.device_time.as_millis()).collect();
         assert_eq!(times, [10, 20]);
     }
@@ -429,7 +435,7 @@ mod tests {
         let model = engine.residency.get(NOOP).unwrap();
         let crash = guarded::<()>(|| panic!("as a kernel does"));
         assert!(matches!(crash, Err(Fault::Crashed)));
-        engine.account(NOOP, &model, &[0], Duration::ZERO, crash);
+        engine.account(NOOP, &[0], Duration::ZERO, crash);
         assert!(matches!(outcome(&mut hit), Outcome::Crashed));
         assert!(!Arc::ptr_eq(&model, &engine.residency.get(NOOP).unwrap()), "the model is built anew");
         run(&mut engine);
@@ -451,7 +457,8 @@ mod tests {
             model.prepare(&Inputs::TryOn(inputs)).unwrap()
         };
         let samplings = vec![Sampling { steps: 1, guidance: 1.0, seed: 1, method: Method::default() }];
-        let begin = Begin { release: NOOP.to_owned(), class: Class::Batch, prepared, samplings, line };
+        let (release, class) = (NOOP.to_owned(), Class::Batch);
+        let begin = Begin { release, class, prepared, samplings, scene: None, line };
         assert!(sender.try_send(Command::Begin(Box::new(begin))).is_ok());
         engine.recover("no such release", &Fault::Crashed);
         engine.run();
@@ -465,8 +472,7 @@ mod tests {
         let mut engine = engine(4, 0);
         let mut first = put(&mut engine, Class::Batch, &[1], 2);
         let mut second = put(&mut engine, Class::Batch, &[2], 1);
-        let model = engine.residency.get(NOOP).unwrap();
-        engine.account(NOOP, &model, &[0, 1], Duration::ZERO, Err(out_of_memory()));
+        engine.account(NOOP, &[0, 1], Duration::ZERO, Err(out_of_memory()));
         engine.turn();
         assert_eq!(heard(&mut first).0, ["s1"]);
         assert!(heard(&mut second).0.is_empty(), "one at a time");
@@ -476,7 +482,7 @@ mod tests {
         assert!(engine.room.is_empty(), "the next render may try a full batch again");
 
         let mut alone = put(&mut engine, Class::Batch, &[3], 2);
-        engine.account(NOOP, &model, &[0], Duration::ZERO, Err(out_of_memory()));
+        engine.account(NOOP, &[0], Duration::ZERO, Err(out_of_memory()));
         let Outcome::Failed(failure) = outcome(&mut alone) else { panic!("not failed") };
         assert_eq!(failure.code, FailureCode::OutOfMemory);
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use kraftr_models::Registry;
 use kraftr_protocol::ReleaseManifest;
 use kraftr_protocol::manifest::ManifestFile;
+use kraftr_protocol::spec::releases_of;
 use kraftr_scheduler::clock::SystemClock;
 use kraftr_worker::pull::{Progress, Pulled, Puller};
 
@@ -57,13 +58,24 @@ pub(crate) async fn missing(
     let puller = Puller::new(pulling::settings(environment, None), Arc::new(SystemClock))?;
     let named = |manifest: &ReleaseManifest| {
         if let Some(releases) = releases {
-            return releases.contains(&manifest.name);
+            return releases.iter().any(|name| {
+                let (release, painter) = releases_of(name);
+                release == manifest.name || painter == Some(&manifest.name)
+            });
         }
         let mut needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
         manifest.task.is_rendered() && needed.all(|file| file.source.is_some())
     };
+    // A release that is named with its painter must find the people that scenes are put behind.
+    let with_scenes = |manifest: &ReleaseManifest| {
+        let mut names = releases.unwrap_or_default().iter().map(|name| releases_of(name));
+        names.any(|(release, painter)| release == manifest.name && painter.is_some())
+    };
     for manifest in registry.manifests().filter(|manifest| named(manifest)) {
-        for file in manifest.files.iter().filter(|file| file.is_needed_to_load()) {
+        let parses = with_scenes(manifest);
+        let needed =
+            |file: &&ManifestFile| file.is_needed_to_load() || (parses && file.role == ManifestFile::PARSER);
+        for file in manifest.files.iter().filter(needed) {
             pull(&puller, registry, file).await.with_context(|| manifest.name.clone())?;
         }
     }

@@ -127,7 +127,7 @@ impl Server {
 
     /// One that bends its configuration.
     pub(super) async fn start_with(bend: impl FnOnce(&mut Config)) -> Self {
-        Self::start_of(vec![ReleaseManifest::parse("test", MANIFEST).unwrap()], bend).await
+        Self::start_of(&[ReleaseManifest::parse("test", MANIFEST).unwrap()], bend).await
     }
 
     /// One whose model takes scenes, which cost two credits more.
@@ -139,10 +139,10 @@ impl Server {
             .replace("price = 1", "price = 2")
             .replace("steps = 8", "steps = 3");
         let manifests = [model, painter].map(|text| ReleaseManifest::parse("test", &text).unwrap());
-        Self::start_of(manifests.to_vec(), |_| {}).await
+        Self::start_of(&manifests, |_| {}).await
     }
 
-    async fn start_of(manifests: Vec<ReleaseManifest>, bend: impl FnOnce(&mut Config)) -> Self {
+    async fn start_of(manifests: &[ReleaseManifest], bend: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
         let store =
