@@ -117,6 +117,7 @@ price = 1
 device_time_ms = 1000
 licence = "Apache-2.0"
 [config]
+poses = false
 {config}
 [[files]]
 role = "weights"

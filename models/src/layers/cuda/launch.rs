@@ -6,6 +6,7 @@ use cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
 
 use crate::layers::modulation::Pieces;
 
+#[expect(unreachable_pub, reason = "the build script's library writes it so")]
 mod built {
     include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 }
