@@ -128,6 +128,18 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
 }
 
 impl Limits {
+    /// What holds a picture of one size in a file of so many bytes, as when our own file is read back.
+    pub const fn exactly(width: u32, height: u32, bytes: usize) -> Self {
+        let (short, long) = if width < height { (width, height) } else { (height, width) };
+        Self {
+            bytes_max: bytes,
+            side_min: short,
+            side_max: long,
+            pixels_max: width as u64 * height as u64,
+            aspect_max: long,
+        }
+    }
+
     fn check(&self, width: u32, height: u32) -> Result<(), ImagingError> {
         let (short, long) = (width.min(height), width.max(height));
         if short < self.side_min.max(1) || long > self.side_max {

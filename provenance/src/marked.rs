@@ -2,7 +2,8 @@ use kraftr_imaging::{Encoding, Limits, RgbImage, decode, encode};
 
 use crate::{Key, KeyRing, MarkError, Strength, detect, embed};
 
-/// The bytes of a picture that is known to carry its mark: the only thing that may leave the fleet.
+/// The bytes of a picture that is known to carry its mark. It leaves the fleet as a preview, or
+/// [signed](crate::credentials::Signed).
 ///
 /// It is made by [`Marked::seal`] alone, from pixels, never from bytes:
 ///
@@ -20,7 +21,7 @@ use crate::{Key, KeyRing, MarkError, Strength, detect, embed};
 /// use kraftr_imaging::Encoding;
 /// use kraftr_provenance::Marked;
 ///
-/// let unmarked = Marked { bytes: Vec::new(), width: 256, height: 256, encoding: Encoding::Png };
+/// let unmarked = Marked { bytes: Vec::new(), width: 256, height: 256, encoding: Encoding::Png, payload: [0; 8] };
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marked {
@@ -28,6 +29,7 @@ pub struct Marked {
     width: u32,
     height: u32,
     encoding: Encoding,
+    payload: [u8; 8],
 }
 
 impl Marked {
@@ -43,12 +45,22 @@ impl Marked {
         let keys = KeyRing::only(key);
         for strength in Strength::ALL {
             let bytes = encode(&embed(image, payload, key, strength)?, encoding)?;
-            let seen = decode(&bytes, &own_limits(width, height, bytes.len()))?.image;
+            let seen = decode(&bytes, &Limits::exactly(width, height, bytes.len()))?.image;
             if detect(&seen, &keys).payload == Some(payload) {
-                return Ok(Self { bytes, width, height, encoding });
+                return Ok(Self { bytes, width, height, encoding, payload });
             }
         }
         Err(MarkError::NotReadable)
+    }
+
+    /// The same pixels in another file.
+    pub(crate) fn with_bytes(self, bytes: Vec<u8>) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// What the mark carries.
+    pub const fn payload(&self) -> [u8; 8] {
+        self.payload
     }
 
     /// The encoded picture.
@@ -74,16 +86,5 @@ impl Marked {
     /// How it is encoded.
     pub const fn encoding(&self) -> Encoding {
         self.encoding
-    }
-}
-
-/// Exactly what was just encoded.
-fn own_limits(width: u32, height: u32, bytes: usize) -> Limits {
-    Limits {
-        bytes_max: bytes,
-        side_min: width.min(height),
-        side_max: width.max(height),
-        pixels_max: u64::from(width) * u64::from(height),
-        aspect_max: width.max(height),
     }
 }

@@ -1,0 +1,91 @@
+//! What a picture says about where it comes from.
+
+use kraftr_imaging::{ImagingError, Limits, decode};
+
+use crate::credentials::{Anchors, Reading, read};
+use crate::{KEYS_MAX, KeyRing, Strength, detect};
+
+/// What is made of the evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It carries our mark, and the mark's reference is known here.
+    Kraftr,
+    /// It carries our mark; nobody looked the reference up.
+    Marked,
+    /// It carries a mark of one of our keys, and the reference is not known here.
+    UnknownReference,
+    /// It carries no mark that can be read, and a manifest that holds says that Kraftr made it.
+    CredentialsOnly,
+    /// Nothing says that it comes from Kraftr, which does not say that it does not.
+    NotFound,
+}
+
+impl Verdict {
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kraftr => "kraftr",
+            Self::Marked => "marked",
+            Self::UnknownReference => "unknown_reference",
+            Self::CredentialsOnly => "credentials_only",
+            Self::NotFound => "not_found",
+        }
+    }
+
+    /// Whether it says that the picture comes from Kraftr.
+    pub const fn is_recognised(self) -> bool {
+        !matches!(self, Self::NotFound)
+    }
+}
+
+/// What the pixels say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    /// The payload of the mark, where there is one.
+    pub payload: Option<[u8; 8]>,
+    /// How well it agrees with the pixels.
+    pub score: f64,
+    /// The name of its key.
+    pub key: Option<String>,
+    /// How probable it is at most that a picture without a mark is taken for one that has it.
+    pub false_positive_bound: f64,
+}
+
+/// What a file says, each by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// What the pixels say.
+    pub mark: Mark,
+    /// What the manifest in the file says.
+    pub credentials: Reading,
+}
+
+impl Evidence {
+    /// What is made of it, when `known` says whether the mark's reference was found; `None` where nobody looked.
+    pub fn verdict(&self, known: Option<bool>) -> Verdict {
+        match (self.mark.payload, known) {
+            (Some(_), Some(true)) => Verdict::Kraftr,
+            (Some(_), Some(false)) => Verdict::UnknownReference,
+            (Some(_), None) => Verdict::Marked,
+            (None, _) if self.credentials.is_ours() => Verdict::CredentialsOnly,
+            (None, _) => Verdict::NotFound,
+        }
+    }
+}
+
+/// Looks for the mark and the manifest of a foreign file.
+pub fn examine(
+    bytes: &[u8],
+    limits: &Limits,
+    keys: &KeyRing,
+    anchors: &Anchors,
+) -> Result<Evidence, ImagingError> {
+    let decoded = decode(bytes, limits)?;
+    let found = detect(&decoded.image, keys);
+    // Each key and strength is one try, and a try is wrong once in 2^48.
+    let bound = (KEYS_MAX * Strength::ALL.len()) as f64 / (1u64 << 48) as f64;
+    let mark =
+        Mark { payload: found.payload, score: found.score, key: found.key, false_positive_bound: bound };
+    Ok(Evidence { mark, credentials: read(bytes, decoded.format, anchors) })
+}
