@@ -58,7 +58,8 @@ impl SourceFormat {
         }
     }
 
-    fn sniff(bytes: &[u8]) -> Option<Self> {
+    /// What the first bytes say; `None` when it is none of these.
+    pub fn sniff(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             Some(Self::Png)
         } else if bytes.starts_with(b"\xFF\xD8\xFF") {

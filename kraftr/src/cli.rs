@@ -15,7 +15,7 @@ pub use self::admin::*;
 pub use self::model::*;
 
 use crate::config::Role;
-use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForModel, ForScheduler, ForWorker};
+use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForModel, ForScheduler, ForVerify, ForWorker};
 
 /// Product photos from a person, a garment and a GPU.
 #[derive(Debug, Parser)]
@@ -116,6 +116,16 @@ Examples:
     /// Read and write the invisible watermark of a picture
     #[command(subcommand)]
     Watermark(WatermarkCommand),
+    /// Say where a picture comes from: by its mark and its Content Credentials
+    #[command(after_help = "\
+Without --url it looks with the keys and anchors of this machine's configuration ([watermark] keys, [credentials]
+anchors), and cannot say what a mark leads to. Exit code 1 when nothing in the picture speaks of Kraftr.
+
+Examples:
+  kraftr verify result.png
+  kraftr verify --url http://127.0.0.1:8080 result.jpg --json
+  kraftr verify --anchors ca.pem result.png")]
+    Verify(VerifyArgs),
     /// Measure this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -329,6 +339,22 @@ pub struct RenderArgs {
     /// Where the releases are.
     #[command(flatten)]
     pub flags: Flags<ForModel>,
+}
+
+/// What `kraftr verify` is told.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A picture: PNG, JPEG or WebP
+    pub picture: PathBuf,
+    /// Ask this scheduler, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which keys and whose signatures count.
+    #[command(flatten)]
+    pub flags: Flags<ForVerify>,
 }
 
 /// What `kraftr watermark` can do.

@@ -8,6 +8,7 @@ pub mod dev;
 pub mod model;
 pub mod render;
 pub mod scheduler;
+pub mod verify;
 pub mod watermark;
 pub mod worker;
 
@@ -78,6 +79,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Model(args) => block_on(model::run(args)),
         Command::Admin(args) => block_on(admin::run(args)),
         Command::Watermark(command) => watermark::run(command),
+        Command::Verify(args) => block_on(verify::run(args)),
         Command::Bench(command) => block_on(bench::run(command)),
     }
 }

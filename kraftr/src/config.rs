@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 use kraftr_models::{ModelError, Registry};
 use kraftr_protocol::spec::releases_of;
 
-use self::concerns::{Amqp, Database, Dispatch, Http, Models, Process, S3, Startup, Watermark, Worker};
+use self::concerns::{
+    Amqp, Credentials, Database, Dispatch, Http, Models, Process, S3, Startup, Watermark, Worker,
+};
 use self::folder::Folder;
 pub use field::Role;
 pub use mistake::{Mistake, Mistakes, Origin};
@@ -46,6 +48,10 @@ pub struct SchedulerConfig {
     pub dispatch: Dispatch,
     /// The releases.
     pub models: Models,
+    /// Marks that are looked for.
+    pub watermark: Watermark,
+    /// Who signs and who is trusted.
+    pub credentials: Credentials,
 }
 
 /// What `kraftr worker` is told.
@@ -65,6 +71,25 @@ pub struct WorkerConfig {
     pub watermark: Watermark,
 }
 
+/// What `kraftr verify` is told.
+#[derive(Debug, Clone)]
+pub struct VerifyConfig {
+    /// Marks that are looked for.
+    pub watermark: Watermark,
+    /// Who is trusted.
+    pub credentials: Credentials,
+}
+
+impl VerifyConfig {
+    /// Reads it, or lists every mistake.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut settings = Settings::load(sources, Scope::Role(Role::Verify));
+        let (watermark, credentials) = (settings.read(), settings.read());
+        let config = watermark.zip(credentials);
+        settings.finish(config.map(|(watermark, credentials)| Self { watermark, credentials }))
+    }
+}
+
 impl SchedulerConfig {
     /// Reads it, or lists every mistake.
     pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
@@ -78,8 +103,10 @@ impl SchedulerConfig {
         let (process, startup, http) = (settings.read(), settings.read(), settings.read());
         let (database, amqp) = (settings.read(), settings.read());
         let (s3, dispatch, models) = (settings.read(), settings.read(), settings.read());
+        let (watermark, credentials) = (settings.read(), settings.read());
         check_public_url(settings);
         check_manifests(settings);
+        check_signer(settings);
         Some(Self {
             process: process?,
             startup: startup?,
@@ -89,6 +116,8 @@ impl SchedulerConfig {
             s3: s3?,
             dispatch: dispatch?,
             models: models?,
+            watermark: watermark?,
+            credentials: credentials?,
         })
     }
 }
@@ -132,6 +161,22 @@ fn check_public_url(settings: &mut Settings) {
         );
         settings.mistake(at, what);
     }
+}
+
+/// A chain and either a key or a command, or nothing of it.
+fn check_signer(settings: &mut Settings) {
+    let has = ["chain", "key", "sign_command"].map(|name| settings.has(&format!("credentials.{name}")));
+    let what = match has {
+        [false, false, false] | [true, true, false] | [true, false, true] => return,
+        [_, true, true] => {
+            "credentials.key and credentials.sign_command are two ways to sign; keep one of them"
+        }
+        [true, ..] => {
+            "credentials.chain needs what signs: set credentials.key_file or credentials.sign_command too"
+        }
+        [false, ..] => "what signs needs its certificates: set credentials.chain too",
+    };
+    settings.mistake("credentials", what);
 }
 
 impl Models {

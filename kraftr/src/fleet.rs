@@ -12,6 +12,7 @@ use kraftr_provenance::KeyRing;
 use kraftr_scheduler::blobs::directory::DirectoryBlobs;
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
+use kraftr_scheduler::provenance::{Provenance, SetupError};
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{Store, StoreError};
 use kraftr_scheduler::{Config, Parts, Scheduler, SchedulerError};
@@ -49,6 +50,9 @@ pub enum FleetError {
     /// The objects' directory.
     #[error("the object directory: {0}")]
     Blobs(#[from] kraftr_scheduler::blobs::BlobError),
+    /// The certificates that credentials are signed with.
+    #[error(transparent)]
+    Provenance(#[from] SetupError),
     /// The worker ended with an error.
     #[error("the worker: {0}")]
     Worker(#[from] WorkerError),
@@ -116,6 +120,7 @@ impl Fleet {
                 catalog: Catalog::new(&offered(&registry, registry.present())),
                 clock: clock.clone(),
                 ids: ids.clone(),
+                provenance: Arc::new(Provenance::development(&*store, &*clock).await?),
             },
             Config {
                 public_url: url.clone(),

@@ -10,4 +10,5 @@ pub mod data_dir;
 pub mod fleet;
 pub mod logging;
 pub mod output;
+pub mod provenance;
 pub mod sse;

@@ -86,7 +86,7 @@ pub enum ProgressBody {
         /// Media type of `data`.
         content_type: String,
         /// The file, base64 in JSON.
-        #[serde(with = "base64_bytes")]
+        #[serde(with = "crate::base64_bytes")]
         data: Vec<u8>,
     },
 }
@@ -100,18 +100,4 @@ pub struct Progress {
     pub epoch: Epoch,
     /// What happened.
     pub body: ProgressBody,
-}
-
-mod base64_bytes {
-    use base64::prelude::{BASE64_STANDARD, Engine as _};
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        BASE64_STANDARD.decode(text).map_err(de::Error::custom)
-    }
 }

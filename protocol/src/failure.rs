@@ -30,6 +30,8 @@ pub enum FailureCode {
     OutOfMemory,
     /// The artifact could not be uploaded.
     UploadFailed,
+    /// The Content Credentials could not be signed or written.
+    SigningFailed,
     /// The mark could not be read back from the encoded picture.
     WatermarkFailed,
     /// An artifact that was reported is not in the store.
@@ -54,6 +56,7 @@ impl FailureCode {
             | Self::ModelError
             | Self::OutOfMemory
             | Self::UploadFailed
+            | Self::SigningFailed
             | Self::ArtifactMissing
             | Self::TimeLimit
             | Self::ReleaseUnavailable => FailureClass::Retryable,

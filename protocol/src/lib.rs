@@ -4,7 +4,8 @@
 //! Architecture invariant: nothing here performs I/O or is async, and nothing depends on another
 //! crate of ours.
 
-pub mod clock;
+pub mod base64_bytes;
+mod clock;
 pub mod event;
 pub mod failure;
 pub mod ids;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AssetId, RenderId, WorkerId};
 use crate::lane::{Class, Lane};
 use crate::spec::RenderSpec;
-use crate::units::{Digest, Epoch, WatermarkRef};
+use crate::units::{Digest, Epoch, Timestamp, WatermarkRef};
 
 /// A job message: ids only. It says that a render may be claimed, never what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub enum Request {
     Heartbeat(Heartbeat),
     /// Where may I put this artifact?
     Upload(UploadRequest),
+    /// Sign what I say about this artifact.
+    Sign(SignRequest),
 }
 
 /// A worker's sign of life: sent when it starts, then every `limits::HEARTBEAT_EVERY`.
@@ -70,6 +72,18 @@ pub struct UploadRequest {
     pub content_type: String,
 }
 
+/// Asks for the signature of one artifact's Content Credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignRequest {
+    /// The claim on the render.
+    pub held: Held,
+    /// Which of the render's images, from 0.
+    pub sample: u32,
+    /// The COSE structure to sign, around what the manifest claims; base64 in JSON.
+    #[serde(with = "crate::base64_bytes")]
+    pub message: Vec<u8>,
+}
+
 /// The scheduler's answer to a [`Request`] of the same kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -88,7 +102,18 @@ pub enum Reply {
     },
     /// To an upload request: put it there.
     UploadTo(Link),
-    /// To an upload request: the claim is gone, stop.
+    /// To a request for a signature: the signature with ES256, `r` and `s`; base64 in JSON.
+    Signed {
+        /// 64 bytes.
+        #[serde(with = "crate::base64_bytes")]
+        signature: Vec<u8>,
+    },
+    /// To a request for a signature: this is never signed.
+    NotSigned {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// To a request for a place or a signature: the claim is gone, stop.
     Fenced,
     /// The scheduler could not answer now; ask again.
     Unavailable {
@@ -136,12 +161,23 @@ pub struct Grant {
     pub person: Input,
     /// The garment's picture.
     pub garment: Input,
-    /// What the watermark carries.
+    /// What the watermark of the first image carries; see [`WatermarkRef::of_sample`].
     pub watermark: WatermarkRef,
+    /// What its Content Credentials are signed under.
+    pub signing: Signing,
     /// Milliseconds the claim holds without a heartbeat, counted from when the worker asked.
     pub lease_ms: u64,
     /// Milliseconds the render may run in all.
     pub time_limit_ms: u64,
+}
+
+/// What a worker needs to know about signatures that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signing {
+    /// The certificates in PEM form, the signer's first.
+    pub chain: String,
+    /// The time that credentials name.
+    pub at: Timestamp,
 }
 
 /// An input picture of a claim.

@@ -151,6 +151,20 @@ hex_bytes!(
     WatermarkRef, 8
 );
 
+impl WatermarkRef {
+    /// What the image `sample` of a render with this reference carries: the number that is so much larger.
+    #[must_use]
+    pub const fn of_sample(self, sample: u32) -> Self {
+        Self(u64::from_be_bytes(self.0).wrapping_add(sample as u64).to_be_bytes())
+    }
+
+    /// The reference whose image `sample` carries this.
+    #[must_use]
+    pub const fn less_sample(self, sample: u32) -> Self {
+        Self(u64::from_be_bytes(self.0).wrapping_sub(sample as u64).to_be_bytes())
+    }
+}
+
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
@@ -183,6 +197,14 @@ mod tests {
         let moment = Timestamp(1_700_000_000_123_456);
         assert_eq!(serde_json::to_string(&moment).unwrap(), "\"2023-11-14T22:13:20.123456Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>("\"2023-11-14T22:13:20.123456Z\"").unwrap(), moment);
+    }
+
+    #[test]
+    fn each_image_of_a_render_has_its_own_reference() {
+        let first = WatermarkRef([0xff; 8]);
+        assert_eq!(first.of_sample(0), first);
+        assert_eq!(first.of_sample(3), WatermarkRef([0, 0, 0, 0, 0, 0, 0, 2]));
+        assert_eq!(first.of_sample(3).less_sample(3), first);
     }
 
     #[test]

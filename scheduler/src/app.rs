@@ -1,5 +1,6 @@
 //! The whole scheduler, built: what its loops and its HTTP shell share, and their life together.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kraftr_protocol::{Clock, Ids};
@@ -15,6 +16,7 @@ use crate::group::Group;
 use crate::hub::Hub;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
+use crate::provenance::Provenance;
 use crate::store::{NewRender, Render, Store, StoreError, SubmitError, Term};
 use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink, sweeper};
 
@@ -51,6 +53,8 @@ pub struct App {
     submissions: Group<NewRender, Result<Result<Render, SubmitError>, Arc<StoreError>>>,
     /// Whether this replica leads.
     pub leadership: Arc<Leadership>,
+    /// Who signs, which marks are known, who is trusted.
+    pub provenance: Arc<Provenance>,
     /// Counters of this process.
     pub metrics: Metrics,
     /// Behaviour.
@@ -118,6 +122,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness and ids.
     pub ids: Arc<dyn Ids>,
+    /// Who signs, which marks are known, who is trusted.
+    pub provenance: Arc<Provenance>,
 }
 
 /// Why a scheduler stopped other than by being told to.
@@ -163,6 +169,7 @@ impl App {
             hub: Hub::default(),
             submissions,
             leadership,
+            provenance: parts.provenance,
             metrics: Metrics::default(),
             config,
             stopping: CancellationToken::new(),
@@ -208,7 +215,7 @@ impl Scheduler {
         spawn!(leader dispatcher relay claims sink reaper sweeper hub);
         let (router, http_stop) = (http::router(Arc::clone(&self.app)), stop.clone());
         loops.spawn(async move {
-            axum::serve(listener, router)
+            axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
                 .with_graceful_shutdown(http_stop.cancelled_owned())
                 .await
                 .map_err(SchedulerError::Http)

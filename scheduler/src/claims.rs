@@ -1,13 +1,16 @@
 //! Answers workers: claims, heartbeats, places to upload to.
 
 use futures::FutureExt as _;
-use kraftr_protocol::message::{Grant, Input, Job, Link, Reply, Request, UploadRequest};
+use kraftr_protocol::message::{
+    Grant, Input, Job, Link, Reply, Request, SignRequest, Signing, UploadRequest,
+};
 use kraftr_protocol::{WorkerId, limits};
 use kraftr_transport::{BoxSource, Call};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::blobs::{BlobError, PutTerms};
+use crate::provenance::SignatureError;
 use crate::store::{Asset, ClaimOutcome, Claimed, StoreError};
 
 /// Calls that are answered together at most.
@@ -20,6 +23,8 @@ enum CallError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blob(#[from] BlobError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
 }
 
 /// Answers one call.
@@ -43,6 +48,7 @@ async fn reply(app: &App, request: &Request) -> Result<Reply, CallError> {
             Ok(Reply::Leases { verdicts })
         }
         Request::Upload(request) => upload(app, request).await,
+        Request::Sign(request) => sign(app, request).await,
     }
 }
 
@@ -112,6 +118,7 @@ async fn grant(app: &App, claimed: Claimed) -> Result<Grant, BlobError> {
         class: claimed.render.class,
         spec: claimed.render.spec,
         watermark: claimed.render.watermark,
+        signing: Signing { chain: app.provenance.signatory.chain().pem().to_owned(), at: app.clock.now() },
         lease_ms: limits::LEASE.as_millis() as u64,
         time_limit_ms: limits::RENDER_TIME_MAX.as_millis() as u64,
     })
@@ -124,6 +131,21 @@ async fn upload(app: &App, request: &UploadRequest) -> Result<Reply, CallError> 
     let terms =
         PutTerms { sha256: request.sha256, bytes: request.bytes, content_type: request.content_type.clone() };
     Ok(Reply::UploadTo(app.blobs.presign_put(&key, &terms, limits::URL_TTL).await?))
+}
+
+/// Signs for a claim that holds, and nothing but a claim of Content Credentials.
+async fn sign(app: &App, request: &SignRequest) -> Result<Reply, CallError> {
+    if !app.store.may_sign(request.held, request.sample).await? {
+        return Ok(Reply::Fenced);
+    }
+    match app.provenance.signatory.sign(request.message.clone()).await {
+        Ok(signature) => Ok(Reply::Signed { signature: signature.0.to_vec() }),
+        Err(SignatureError::Claim(error)) => {
+            tracing::error!(%error, render.id = %request.held.render, "a worker asked for a signature that it may not have");
+            Ok(Reply::NotSigned { reason: error.to_string() })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The call and those that wait behind it.

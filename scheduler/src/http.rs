@@ -17,8 +17,10 @@ mod openapi;
 mod page;
 mod path;
 pub mod problem;
+mod rate;
 mod renders;
 mod sse;
+mod verify;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -39,23 +41,31 @@ use crate::app::App;
 use health::LastAudit;
 use limits::Turns;
 use problem::{Code, Problem};
+use rate::Rate;
 
 /// What every handler can reach.
 pub struct Api {
     app: Arc<App>,
     turns: Turns,
+    rate: Rate,
     last_audit: LastAudit,
 }
 
 /// The whole API over `app`.
 pub fn router(app: Arc<App>) -> Router {
-    let api = Arc::new(Api { app, turns: Turns::default(), last_audit: LastAudit::default() });
+    let api = Arc::new(Api {
+        app,
+        turns: Turns::default(),
+        rate: Rate::default(),
+        last_audit: LastAudit::default(),
+    });
     let (router, document) = documented().split_for_parts();
     let document = Bytes::from(openapi::finish(document, &api.app.config.public_url).to_string());
     router
         .route("/blobs/{*key}", get(blobs::read).put(blobs::store))
         .route("/openapi.json", get(async move || openapi::serve(document.clone())))
         .route("/docs", get(openapi::docs))
+        .route("/verify", get(verify::page))
         .fallback(async || {
             Problem::new(Code::UnknownPath, "There is nothing at this path; /docs shows what there is.")
         })
@@ -86,6 +96,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(billing::balance))
         .routes(routes!(billing::ledger))
         .routes(routes!(models::list))
+        .routes(routes!(verify::verify))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

@@ -17,6 +17,7 @@ pub mod http;
 pub mod hub;
 pub mod leader;
 pub mod metrics;
+pub mod provenance;
 pub mod reaper;
 pub mod relay;
 pub mod sink;

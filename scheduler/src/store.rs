@@ -18,9 +18,10 @@ mod work;
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{
-    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, Timestamp, WorkerId,
+    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, Timestamp, WatermarkRef,
+    WorkerId,
 };
 
 use tokio::sync::broadcast;
@@ -352,6 +353,16 @@ pub trait Store: Send + Sync + 'static {
     async fn renew_leases(&self, heartbeat: &Heartbeat) -> Result<Vec<LeaseVerdict>, StoreError>;
     /// The object key for an artifact of a claim that still holds; `None` when it is fenced or no longer wanted.
     async fn authorise_upload(&self, request: &UploadRequest) -> Result<Option<String>, StoreError>;
+    /// Whether a claim still holds and delivers that image, so that its credentials may be signed.
+    async fn may_sign(&self, held: Held, sample: u32) -> Result<bool, StoreError>;
+    /// The render whose image `sample` carries the reference, and which image that is; also of a render that was deleted,
+    /// then without artifacts.
+    async fn render_by_mark(&self, mark: WatermarkRef) -> Result<Option<(Render, u32)>, StoreError>;
+    /// Keeps what a development installation signs with, and says what is kept: `made`, where nothing was kept or what
+    /// was kept is `replaced`; otherwise what some replica kept before.
+    async fn keep_authority(&self, made: &str, replaced: Option<&str>) -> Result<String, StoreError>;
+    /// What [`keep_authority`](Self::keep_authority) kept.
+    async fn authority(&self) -> Result<Option<String>, StoreError>;
     /// Applies events whose epoch is current: captures, voids or requeues; refuses the rest.
     async fn apply_events(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError>;
     /// Requeues or ends renders whose lease, patience or time in the queue ran out.

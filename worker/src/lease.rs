@@ -271,9 +271,10 @@ impl Heart {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
-    use kraftr_protocol::message::{Input, Link};
+    use kraftr_protocol::message::{Input, Link, Signing};
     use kraftr_protocol::{
-        AssetId, Category, Class, Digest, Epoch, Format, GarmentPhoto, Quality, RenderSpec, WatermarkRef,
+        AssetId, Category, Class, Digest, Epoch, Format, GarmentPhoto, Quality, RenderSpec, Timestamp,
+        WatermarkRef,
     };
     use tokio::time::advance;
     use uuid::Uuid;
@@ -308,6 +309,7 @@ mod tests {
             class: Class::Batch,
             person: input.clone(),
             garment: input,
+            signing: Signing { chain: String::new(), at: Timestamp(0) },
             watermark: WatermarkRef([0; 8]),
             lease_ms: LEASE_MS,
             time_limit_ms: 5 * LEASE_MS,

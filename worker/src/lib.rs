@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Architecture invariant: a worker acts only under a lease that it can still trust, sends
-//! no picture that is not [`kraftr_provenance::Marked`], and holds no database, bucket or signing
+//! no picture that is not [`kraftr_provenance::credentials::Signed`], and holds no database, bucket or signing
 //! credentials: everything it may touch comes as a URL of its claim.
 
 mod claim;

@@ -7,6 +7,7 @@ mod finish;
 mod prepare;
 mod readings;
 pub(crate) mod report;
+mod sign;
 mod upload;
 
 pub(crate) use self::fetch::client;
@@ -258,7 +259,7 @@ impl Pipeline {
         let (watermark, size) = (grant.watermark, model.manifest().output_size());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            if let Some(marked) = finish::preview(&keys, watermark, size, &picture) {
+            if let Some(marked) = finish::preview(&keys, watermark.of_sample(sample), size, &picture) {
                 let content_type = marked.encoding().content_type().to_owned();
                 let body = ProgressBody::Preview { sample, step, content_type, data: marked.into_bytes() };
                 transport.publish_progress(Progress { render, epoch, body });
@@ -266,14 +267,17 @@ impl Pipeline {
         });
     }
 
-    /// Marks, encodes and uploads every picture. A picture that cannot be marked stays here; the
+    /// Marks, encodes, signs and uploads every picture. A picture that cannot be marked stays here; the
     /// others are delivered as a partial result.
     async fn deliver(&self, grant: &Grant, pictures: Vec<RgbImage>) -> Result<Vec<ArtifactReport>, Ending> {
         begins("finish");
         let delivered = try_join_all((0..).zip(pictures).map(async |(sample, picture)| {
-            let sealed = finish::seal(&self.seals, &self.keys, grant, picture).await?;
+            let sealed = finish::seal(&self.seals, &self.keys, grant, sample, picture).await?;
             match sealed {
-                Some(marked) => self.upload(grant, sample, &marked).await.map(Some),
+                Some(marked) => {
+                    let signed = self.sign(grant, sample, marked).await?;
+                    self.upload(grant, sample, &signed).await.map(Some)
+                }
                 None => Ok(None),
             }
         }));

@@ -11,6 +11,7 @@ use kraftr_protocol::{
 use kraftr_scheduler::app::App;
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::metrics::StatusLabels;
+use kraftr_scheduler::provenance::Provenance;
 use kraftr_scheduler::store::{NewAsset, NewRender, Store};
 use kraftr_scheduler::{Config, Parts, Scheduler};
 use serde::Serialize;
@@ -150,6 +151,7 @@ async fn full(plan: &ControlPlane, ground: &Ground, store: &Arc<dyn Store>) -> R
             catalog: Catalog::default(),
             clock: Arc::clone(&ground.clock),
             ids: Arc::clone(&ground.ids),
+            provenance: Arc::new(Provenance::development(&**store, &*ground.clock).await?),
         },
         Config {
             public_url: "http://bench.invalid".into(),

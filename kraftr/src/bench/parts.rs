@@ -10,6 +10,7 @@ use kraftr_protocol::{Class, Clock, Ids, Lane};
 use kraftr_scheduler::app::SubmissionFailed;
 use kraftr_scheduler::blobs::{BlobError, BlobStore, ObjectInfo, PutTerms};
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
+use kraftr_scheduler::provenance::SetupError;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{Store, StoreError, SubmitError};
 use kraftr_transport::in_process::{Bounds, InProcess, JOBS_PER_LANE_MAX};
@@ -31,6 +32,9 @@ pub enum BenchError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificates that credentials are signed with.
+    #[error(transparent)]
+    Provenance(#[from] SetupError),
     /// The broker.
     #[error(transparent)]
     Transport(#[from] TransportError),

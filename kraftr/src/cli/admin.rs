@@ -49,6 +49,8 @@ pub enum AdminCommand {
         #[arg(long, value_name = "TEXT", value_parser = parse_name)]
         reference: String,
     },
+    /// Print the certificate of the development authority, for `credentials.anchors` of those who trust it
+    Authority,
     /// The ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),

@@ -12,6 +12,7 @@ use kraftr_protocol::OrgId;
 use kraftr_scheduler::blobs::directory::DirectoryBlobs;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
 use kraftr_scheduler::domain::invariants::{Audit, Invariant};
+use kraftr_scheduler::provenance::development_authority;
 use kraftr_scheduler::store::Store;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 
@@ -56,6 +57,10 @@ pub async fn run(args: AdminArgs) -> Result<Outcome> {
                 "{credits} {what}; {org} has {} posted, {} held",
                 balance.posted, balance.held
             ))?;
+        }
+        AdminCommand::Authority => {
+            let authority = development_authority(store, &SystemClock).await?;
+            output::line(authority.certificate.trim_end())?;
         }
         AdminCommand::Ledger(LedgerCommand::Audit { json }) => {
             let audit = store.audit().await?;

@@ -8,6 +8,7 @@ use crate::config::{
     Mistakes, Role, SchedulerConfig, Scope, Settings, Shown, Sources, WorkerConfig, reference,
 };
 use crate::output;
+use crate::provenance::DEVELOPMENT_AUTHORITY;
 
 /// What a worker without a key ring is told.
 pub(crate) const DEVELOPMENT_KEY: &str =
@@ -33,7 +34,7 @@ fn examine(sources: &Sources, role: Option<Role>) -> (Settings, Vec<Shown>) {
     match role {
         Some(Role::Scheduler) => drop(SchedulerConfig::read(&mut settings)),
         Some(Role::Worker) => drop(WorkerConfig::read(&mut settings)),
-        Some(Role::Admin | Role::Model) | None => {}
+        Some(Role::Admin | Role::Model | Role::Verify) | None => {}
     }
     (settings, shown)
 }
@@ -87,6 +88,9 @@ fn remark(settings: &Settings, role: Option<Role>) -> Result<()> {
     for (field, origin) in settings.unread() {
         let key = field.key();
         output::note(format_args!("note: {origin}: {key} is set, and a {role} does not read it"))?;
+    }
+    if role == Role::Scheduler && !settings.has("credentials.chain") {
+        output::note(format_args!("warning: {DEVELOPMENT_AUTHORITY}"))?;
     }
     if role == Role::Worker && !settings.has("watermark.keys") {
         output::note(format_args!("warning: {DEVELOPMENT_KEY}"))?;

@@ -19,7 +19,7 @@ use crate::commands::{Outcome, ReadyFile, offered, stop_signal};
 use crate::config::SchedulerConfig;
 use crate::config::concerns::{Dispatch, Models};
 use crate::connect::Services;
-use crate::logging;
+use crate::{logging, provenance};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -49,6 +49,8 @@ pub async fn run(args: SchedulerArgs, log: Option<String>) -> Result<Outcome> {
         () = stop.cancelled() => return Ok(Outcome::Done),
     };
     let Services { store, broker, blobs } = services;
+    let provenance =
+        provenance::of_scheduler(&config.credentials, &config.watermark, &*store, &SystemClock).await?;
     let scheduler = Scheduler::new(
         Parts {
             store: store.clone(),
@@ -58,6 +60,7 @@ pub async fn run(args: SchedulerArgs, log: Option<String>) -> Result<Outcome> {
             catalog: catalog(&config.dispatch, &config.models)?,
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
+            provenance: Arc::new(provenance),
         },
         Config {
             public_url: url.clone(),

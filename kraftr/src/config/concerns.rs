@@ -2,6 +2,7 @@
 //! docs/config.md come from it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kraftr_scheduler::blobs::s3::Encryption;
@@ -132,10 +133,26 @@ concern! {
 
 concern! {
     /// The invisible mark in every picture.
-    pub struct Watermark = "watermark", read by [Worker] {
+    pub struct Watermark = "watermark", read by [Scheduler Worker Verify] {
         /// The key ring: `id=64 hexadecimal digits`, one a line or with commas between them, the newest first.
         /// Without one the development key is used, with a warning: anybody can forge and erase its marks.
         keys: Option<WatermarkKeys>;
+    }
+}
+
+concern! {
+    /// Content Credentials (C2PA): who signs what is delivered, and whose signatures are trusted.
+    pub struct Credentials = "credentials", read by [Scheduler Verify] {
+        /// The file of certificates in PEM form: the signer's (ES256, issued by a CA), then who issued it. Without one an
+        /// authority for development is made once and kept in the database: what it signs is valid and nobody trusts it.
+        chain: Option<PathBuf>;
+        /// The signer's private key of the curve P-256 in PEM form.
+        key: Option<Secret>;
+        /// A shell command that signs instead, such as one that asks a key management service: it reads the bytes to
+        /// sign from standard input and writes the ES256 signature over them, raw or in DER.
+        sign_command: Option<String>;
+        /// The file of certificates in PEM form whose signatures are trusted when pictures are verified.
+        anchors: Option<PathBuf>, flag "anchors";
     }
 }
 
@@ -158,6 +175,7 @@ pub const SECTIONS: &[Section] = &[
     section::<Models>(),
     section::<Worker>(),
     section::<Watermark>(),
+    section::<Credentials>(),
 ];
 
 /// Every field.

@@ -18,6 +18,9 @@ pub enum Role {
     /// `kraftr model`, `kraftr render` and `kraftr dev`: nothing is required.
     #[value(skip)]
     Model,
+    /// `kraftr verify`: nothing is required.
+    #[value(skip)]
+    Verify,
 }
 
 impl fmt::Display for Role {
@@ -27,6 +30,7 @@ impl fmt::Display for Role {
             Self::Worker => "worker",
             Self::Admin => "admin",
             Self::Model => "model",
+            Self::Verify => "verify",
         })
     }
 }

@@ -66,6 +66,10 @@ pub enum ForAdmin {}
 #[derive(Debug, Clone, Copy)]
 pub enum ForModel {}
 
+/// `kraftr verify`.
+#[derive(Debug, Clone, Copy)]
+pub enum ForVerify {}
+
 impl Reader for ForScheduler {
     const ROLE: Role = Role::Scheduler;
 }
@@ -77,6 +81,9 @@ impl Reader for ForAdmin {
 }
 impl Reader for ForModel {
     const ROLE: Role = Role::Model;
+}
+impl Reader for ForVerify {
+    const ROLE: Role = Role::Verify;
 }
 
 /// The flags of a role, made from the declarations of its fields, and `--config`.

@@ -11,6 +11,7 @@ use kraftr_protocol::{
 use kraftr_scheduler::app::{App, Config, Parts};
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{ManualClock, SeededIds};
+use kraftr_scheduler::provenance::Provenance;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{
     CancelOutcome, Idempotency, NewAsset, NewRender, Resource, Store, SubmitError,
@@ -454,6 +455,7 @@ async fn start_scheduler(
     clock: &Arc<ManualClock>,
     ids: &Arc<SeededIds>,
 ) -> SchedulerProcess {
+    let provenance = Provenance::development(&**store, &**clock).await;
     let parts = Parts {
         store: store.clone(),
         blobs: blobs.clone(),
@@ -462,6 +464,7 @@ async fn start_scheduler(
         catalog: Catalog::new(&[]),
         clock: clock.clone(),
         ids: ids.clone(),
+        provenance: Arc::new(provenance.expect("the store keeps it")),
     };
     let config =
         Config { public_url: "http://simulated".into(), allow_private_webhooks: false, pool: "cpu".into() };

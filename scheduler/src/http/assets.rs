@@ -125,7 +125,7 @@ pub(super) async fn upload(
 }
 
 /// The bytes of the form's one file, never more than the limit.
-async fn receive(request: Request) -> Result<Bytes, Problem> {
+pub(super) async fn receive(request: Request) -> Result<Bytes, Problem> {
     require_form(request.headers())?;
     if announced_bytes(request.headers())
         .is_some_and(|bytes| bytes > (ASSET_BYTES_MAX + FORM_OVERHEAD_MAX) as u64)
@@ -251,7 +251,7 @@ fn normalise(file: &[u8]) -> Result<Normalised, Problem> {
     Ok(Normalised { sha256: Digest::of(&png), png: png.into(), width, height })
 }
 
-fn refused(error: &ImagingError) -> Problem {
+pub(super) fn refused(error: &ImagingError) -> Problem {
     let code = match error {
         ImagingError::Empty => Code::ImageEmpty,
         ImagingError::TooLarge { .. } => Code::ImageTooLarge,

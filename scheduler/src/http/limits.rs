@@ -18,6 +18,8 @@ use super::problem::{Code, Problem};
 
 /// Uploads whose bytes are held at once: what bounds the memory of all of them together.
 const UPLOADS_AT_ONCE: usize = 16;
+/// Pictures to verify whose bytes are held at once.
+const VERIFIES_AT_ONCE: usize = 8;
 /// How long an upload waits for its turn.
 const TURN_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a body may take to arrive: 20 MB at 1.3 Mbit/s.
@@ -34,6 +36,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Turns {
     uploads: Arc<Semaphore>,
     decodes: Arc<Semaphore>,
+    verifies: Arc<Semaphore>,
+    examined: Arc<Semaphore>,
 }
 
 impl Default for Turns {
@@ -41,6 +45,8 @@ impl Default for Turns {
         Self {
             uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
             decodes: Arc::new(Semaphore::new(DECODES_AT_ONCE)),
+            verifies: Arc::new(Semaphore::new(VERIFIES_AT_ONCE)),
+            examined: Arc::new(Semaphore::new(DECODES_AT_ONCE)),
         }
     }
 }
@@ -49,6 +55,19 @@ impl Turns {
     /// A turn to hold an upload's bytes.
     pub(super) async fn upload(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.uploads).await
+    }
+
+    /// A turn to hold the bytes of a picture to verify, at once or not at all: those who ask without a key must not
+    /// pile up.
+    pub(super) fn verify(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::new(Code::Busy, "Too many pictures are looked at. Try again.").retry_after(5);
+        Arc::clone(&self.verifies).try_acquire_owned().map_err(busy)
+    }
+
+    /// A turn to decode a picture and look for its mark; others than those for uploads, so that neither waits for the
+    /// other.
+    pub(super) async fn examine(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        turn(&self.examined).await
     }
 
     /// A turn to decode a picture.

@@ -17,7 +17,7 @@ use super::sse::{PreviewEvent, StateEvent, StepEvent};
     info(
         title = "Kraftr render API",
         description = "Upload a picture of a person and of a garment, ask for a render, follow it, fetch the result.\n\n\
-            Every call needs an API key: `Authorization: Bearer krf_…`. Every POST takes an `Idempotency-Key`: the same \
+            Every call about your own things needs an API key: `Authorization: Bearer krf_…`. Every POST that makes something takes an `Idempotency-Key`: the same \
             request under the same key happens once. Every refusal is a problem document (RFC 9457) whose `code` is \
             stable and whose `errors` name the fields and what to do.",
     ),
@@ -27,6 +27,7 @@ use super::sse::{PreviewEvent, StateEvent, StepEvent};
         (name = "renders", description = "Ask for pictures, follow them, fetch them."),
         (name = "credits", description = "What there is to spend and where it went."),
         (name = "models", description = "What can be rendered, and for how much."),
+        (name = "verification", description = "Where a picture comes from; no key needed. Try it at `/verify`."),
         (name = "operations", description = "Health and figures; no key needed."),
     ),
 )]
@@ -85,6 +86,27 @@ fn problems(operation: &str) -> Option<Vec<&'static [Code]>> {
                 Code::WebhookRefused,
             ],
         ],
+        "verify" => vec![
+            AUTH,
+            STORE,
+            &[
+                Code::RateLimited,
+                Code::Busy,
+                Code::BodyTimeout,
+                Code::UnsupportedMediaType,
+                Code::MalformedMultipart,
+                Code::MissingField,
+                Code::UnknownField,
+                Code::InvalidField,
+                Code::ImageTooLarge,
+                Code::ImageFormatUnsupported,
+                Code::ImageEmpty,
+                Code::ImageDimensions,
+                Code::ImageAnimated,
+                Code::ImageColourUnsupported,
+                Code::ImageUnreadable,
+            ],
+        ],
         "cancel_render" => vec![AUTH, KEYED, JSON, STORE, &[Code::NotFound, Code::RenderEnded]],
         "list_assets" | "list_renders" | "list_ledger" => vec![AUTH, LIST, STORE],
         "read_asset" | "read_render" | "read_artifact" => vec![AUTH, STORE, &[Code::NotFound]],
@@ -120,7 +142,8 @@ pub(super) fn finish(document: utoipa::openapi::OpenApi, public_url: &str) -> Va
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             let codes = problems(&id).unwrap_or_else(|| panic!("{id} says which problems it answers with"));
             add_problems(operation, &codes.concat());
-            if method == "post" {
+            // What makes nothing can be sent again without a key.
+            if method == "post" && id != "verify" {
                 add_idempotency(operation);
             }
         }

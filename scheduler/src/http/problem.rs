@@ -120,6 +120,8 @@ codes! {
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY "idempotency_key_reused" "Another request was sent under this key",
     /// The bytes must be those that were announced when the link was asked for.
     UploadMismatch = UNPROCESSABLE_ENTITY "upload_mismatch" "The bytes are not those that were announced",
+    /// Wait for the seconds in Retry-After.
+    RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests from this address",
     /// Report the request id; trying again may help.
     Internal = INTERNAL_SERVER_ERROR "internal_error" "Something went wrong on our side",
     /// Try again after the seconds in Retry-After.

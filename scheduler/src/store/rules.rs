@@ -167,11 +167,14 @@ pub(super) fn grant(
     Ok(Ok(()))
 }
 
+/// True when that claim still holds and delivers that image.
+pub(super) fn may_sign(row: &RenderRow, held: Held, sample: u32) -> bool {
+    row.held_at(held.epoch) && row.render.cancel_requested_at.is_none() && sample < row.render.spec.samples
+}
+
 /// True when the claim of that request still holds and may upload what it announces.
 pub(super) fn may_upload(row: &RenderRow, request: &UploadRequest) -> bool {
-    row.held_at(request.held.epoch)
-        && row.render.cancel_requested_at.is_none()
-        && request.sample < row.render.spec.samples
+    may_sign(row, request.held, request.sample)
         && request.content_type == row.render.spec.format.content_type()
         && (1..=limits::ARTIFACT_BYTES_MAX).contains(&request.bytes)
 }

@@ -6,6 +6,7 @@
 
 mod assets;
 mod audit;
+mod authority;
 mod claims;
 mod columns;
 mod dead_letters;
@@ -28,10 +29,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, UploadRequest};
 use kraftr_protocol::{
     ApiKeyId, ArtifactId, AssetId, Clock, Credits, Digest, Event, Ids, OrgId, RenderId, Status, Timestamp,
-    WorkerId,
+    WatermarkRef, WorkerId,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Sqlite, SqlitePool, Transaction};
@@ -308,6 +309,22 @@ impl Store for SqliteStore {
 
     async fn authorise_upload(&self, request: &UploadRequest) -> Result<Option<String>, StoreError> {
         claims::authorise_upload(self, request).await
+    }
+
+    async fn may_sign(&self, held: Held, sample: u32) -> Result<bool, StoreError> {
+        claims::may_sign(self, held, sample).await
+    }
+
+    async fn render_by_mark(&self, mark: WatermarkRef) -> Result<Option<(Render, u32)>, StoreError> {
+        renders::by_mark(self, mark).await
+    }
+
+    async fn keep_authority(&self, made: &str, replaced: Option<&str>) -> Result<String, StoreError> {
+        authority::keep(self, made, replaced).await
+    }
+
+    async fn authority(&self) -> Result<Option<String>, StoreError> {
+        authority::kept(self).await
     }
 
     async fn apply_events(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError> {

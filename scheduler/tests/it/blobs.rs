@@ -13,6 +13,7 @@ use kraftr_scheduler::blobs::conformance::{self, Bench};
 use kraftr_scheduler::blobs::directory::DirectoryBlobs;
 use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{ManualClock, SeededIds};
+use kraftr_scheduler::provenance::Provenance;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::{App, Config, Parts, http};
 use kraftr_transport::in_process::{Bounds, InProcess};
@@ -29,8 +30,10 @@ async fn bench() -> (Bench, TempDir) {
     let blobs =
         DirectoryBlobs::new(folder.path().to_owned(), URL.to_owned(), [3; 32], clock.clone()).unwrap();
     let blobs = Arc::new(blobs);
+    let provenance = Arc::new(Provenance::development(&*store, &*clock).await.unwrap());
     let parts = Parts {
         store,
+        provenance,
         blobs: blobs.clone(),
         directory: Some(blobs.clone()),
         transport: Arc::new(InProcess::new(Bounds::default())),

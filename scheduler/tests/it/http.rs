@@ -16,4 +16,5 @@ mod pictures;
 mod renders;
 mod server;
 mod transfers;
+mod verify;
 mod worker;

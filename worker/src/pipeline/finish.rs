@@ -32,10 +32,12 @@ pub(super) async fn seal(
     seals: &Arc<Semaphore>,
     keys: &Arc<KeyRing>,
     grant: &Grant,
+    sample: u32,
     picture: RgbImage,
 ) -> Result<Option<Marked>, Ending> {
     let place = Arc::clone(seals).acquire_owned().await.expect("the semaphore is never closed");
-    let (keys, watermark, encoding) = (Arc::clone(keys), grant.watermark, encoding(grant.spec.format));
+    let (keys, encoding) = (Arc::clone(keys), encoding(grant.spec.format));
+    let watermark = grant.watermark.of_sample(sample);
     let sealed = tokio::task::spawn_blocking(move || {
         let _place = place;
         Marked::seal(&picture, watermark.0, keys.first(), encoding)

@@ -1,9 +1,9 @@
-//! Marked files to where the scheduler wants them.
+//! Marked and signed files to where the scheduler wants them.
 
 use bytes::Bytes;
 use kraftr_protocol::message::{Grant, Held, Link, Reply, Request, UploadRequest};
 use kraftr_protocol::{ArtifactReport, Digest, Failure, FailureCode};
-use kraftr_provenance::Marked;
+use kraftr_provenance::credentials::Signed;
 
 use super::fetch::{HttpError, headers};
 use super::{Ending, Pipeline, begins};
@@ -21,10 +21,10 @@ impl Pipeline {
         &self,
         grant: &Grant,
         sample: u32,
-        marked: &Marked,
+        signed: &Signed,
     ) -> Result<ArtifactReport, Ending> {
         begins("upload");
-        let body = Bytes::copy_from_slice(marked.bytes());
+        let body = Bytes::copy_from_slice(signed.bytes());
         let request = UploadRequest {
             held: Held { render: grant.render, epoch: grant.epoch },
             sample,
@@ -48,8 +48,8 @@ impl Pipeline {
             sample,
             sha256: request.sha256,
             bytes: request.bytes,
-            width: marked.width(),
-            height: marked.height(),
+            width: signed.width(),
+            height: signed.height(),
             content_type: request.content_type,
         })
     }

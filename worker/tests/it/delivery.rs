@@ -5,6 +5,7 @@ use kraftr_protocol::message::{Grant, Request};
 use kraftr_protocol::{
     ArtifactReport, Class, Digest, Event, EventBody, FailureClass, FailureCode, Format, ProgressBody,
 };
+use kraftr_provenance::credentials::{Anchors, Status, read};
 use kraftr_provenance::{KeyRing, detect};
 
 use crate::scheduler::{Fleet, NOOP, TRY_ON, artifact, config};
@@ -30,7 +31,12 @@ fn uploaded(fleet: &Fleet, event: &Event, grant: &Grant, sample: u32) -> RgbImag
     assert_eq!(decoded.format.content_type(), report.content_type);
     assert_eq!((decoded.image.width(), decoded.image.height()), (report.width, report.height));
     let mark = detect(&decoded.image, &KeyRing::development());
-    assert_eq!(mark.payload, Some(grant.watermark.0), "the upload carries its mark");
+    assert_eq!(mark.payload, Some(grant.watermark.of_sample(sample).0), "the upload carries its mark");
+    let anchors = Anchors::from_pem(&fleet.script.lock().unwrap().authority.certificate).unwrap();
+    let credentials = read(&file, decoded.format, &anchors);
+    assert_eq!(credentials.status, Status::Trusted, "the upload carries its manifest: {credentials:?}");
+    assert_eq!(credentials.release.as_deref(), Some(&*grant.spec.release));
+    assert_eq!(credentials.reference, mark.payload, "the manifest is bound to the mark");
     decoded.image
 }
 
@@ -72,6 +78,17 @@ async fn a_try_on_is_delivered_marked_with_every_step_and_previews() {
     assert_eq!(steps, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     assert_eq!(previews[0], (0, 2, "image/jpeg".to_owned()));
     assert_eq!(fleet.jobs_left().await, [], "the job is acknowledged");
+}
+
+#[tokio::test]
+async fn without_a_signature_nothing_is_uploaded() {
+    let mut fleet = Fleet::start(config()).await;
+    fleet.script(|script| script.refuse_signatures = true);
+    let grant = fleet.grant(1, NOOP, 1);
+    fleet.submit(grant.clone()).await;
+    let event = fleet.event().await;
+    assert_eq!(failure(&event), (FailureCode::SigningFailed, FailureClass::Retryable));
+    assert_eq!(fleet.objects.get(&artifact(event.render, event.epoch, 0)), None);
 }
 
 #[tokio::test]

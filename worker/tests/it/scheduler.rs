@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use kraftr_models::{Registry, bundled};
 use kraftr_protocol::message::{
-    Control, Grant, Heartbeat, Input, Job, LeaseVerdict, Link, NotGranted, Reply, Request,
+    Control, Grant, Heartbeat, Input, Job, LeaseVerdict, Link, NotGranted, Reply, Request, Signing,
 };
 use kraftr_protocol::{
     AssetId, Category, Class, Digest, Epoch, Event, EventBody, Format, GarmentPhoto, Lane, Progress,
-    ProgressBody, Quality, RenderId, RenderSpec, WatermarkRef, WorkerId,
+    ProgressBody, Quality, RenderId, RenderSpec, Timestamp, WatermarkRef, WorkerId,
 };
 use kraftr_provenance::KeyRing;
+use kraftr_provenance::credentials::{Authority, check_claim};
 use kraftr_transport::in_process::{Bounds, InProcess};
 use kraftr_transport::{BoxSource, Transport};
 use kraftr_worker::{Worker, WorkerConfig, WorkerError};
@@ -27,6 +28,8 @@ use crate::objects::Objects;
 pub(crate) const POOL: &str = "test";
 pub(crate) const NOOP: &str = "noop";
 pub(crate) const TRY_ON: &str = "demo-tryon";
+/// When everything was granted.
+pub(crate) const NOW: Timestamp = Timestamp(1_795_680_000_000_000);
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -45,6 +48,10 @@ pub(crate) struct Script {
     pub(crate) grants: BTreeMap<RenderId, Grant>,
     /// What a heartbeat says of a render; otherwise it is renewed.
     pub(crate) verdicts: BTreeMap<RenderId, LeaseVerdict>,
+    /// What signs.
+    pub(crate) authority: Authority,
+    /// Signatures are refused for good.
+    pub(crate) refuse_signatures: bool,
     /// Uploads are refused.
     pub(crate) fence_uploads: bool,
     /// Calls are dropped.
@@ -83,6 +90,8 @@ impl Fleet {
         let script = Arc::new(Mutex::new(Script {
             grants: BTreeMap::new(),
             verdicts: BTreeMap::new(),
+            authority: Authority::make(NOW.0 / 1_000_000).unwrap(),
+            refuse_signatures: false,
             fence_uploads: false,
             silent: false,
             unavailable: 0,
@@ -127,6 +136,7 @@ impl Fleet {
             person: input("/person", bundled::SAMPLE_PERSON),
             garment: input("/garment", bundled::SAMPLE_GARMENT),
             watermark: WatermarkRef(*b"kraftr!!"),
+            signing: Signing { chain: self.script.lock().unwrap().authority.chain.clone(), at: NOW },
             lease_ms: 60_000,
             time_limit_ms: 600_000,
         }
@@ -295,6 +305,12 @@ fn reply(script: &mut Script, objects: &Objects, request: &Request) -> Option<Re
         Request::Heartbeat(heartbeat) => {
             let verdict = |render| script.verdicts.get(render).copied().unwrap_or(LeaseVerdict::Renewed);
             Reply::Leases { verdicts: heartbeat.held.iter().map(|held| verdict(&held.render)).collect() }
+        }
+        Request::Sign(_) if script.refuse_signatures => Reply::NotSigned { reason: "not ours".to_owned() },
+        Request::Sign(sign) => {
+            let (chain, key) = script.authority.signer().unwrap();
+            check_claim(&sign.message, &chain).unwrap();
+            Reply::Signed { signature: key.sign(&sign.message).0.to_vec() }
         }
         Request::Upload(_) if script.fence_uploads => Reply::Fenced,
         Request::Upload(upload) => {

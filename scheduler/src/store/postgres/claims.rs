@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kraftr_protocol::message::{Heartbeat, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{AssetId, RenderId, Status, WorkerId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -142,6 +142,11 @@ async fn announce(write: &mut Write<'_>, heartbeat: &Heartbeat) -> Result<(), St
     .execute(&mut *write.tx)
     .await?;
     Ok(())
+}
+
+pub(super) async fn may_sign(store: &PgStore, held: Held, sample: u32) -> Result<bool, StoreError> {
+    let row = renders::peek(store, held.render).await?;
+    Ok(row.is_some_and(|row| rules::may_sign(&row, held, sample)))
 }
 
 pub(super) async fn authorise_upload(

@@ -14,7 +14,7 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     migration!(1, "0001", "create_orgs"),
     migration!(2, "0002", "create_ledger"),
     migration!(3, "0003", "create_assets"),
@@ -24,6 +24,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     migration!(7, "0007", "order_outbox"),
     migration!(8, "0008", "create_dead_letters"),
     migration!(9, "0009", "create_all_moved"),
+    migration!(10, "0010", "create_authority"),
 ];
 
 /// Runs what the database has not seen yet; replicas that start together wait for each other.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kraftr_protocol::{ArtifactId, AssetId, Credits, OrgId, RenderId, Status, Timestamp};
+use kraftr_protocol::{
+    ArtifactId, AssetId, Credits, OrgId, RenderId, Status, Timestamp, WatermarkRef, limits,
+};
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -185,6 +187,26 @@ pub(super) async fn get(store: &PgStore, org: OrgId, id: RenderId) -> Result<Opt
         .await?;
     let rows = row.iter().map(columns::render).collect::<Result<_, _>>()?;
     Ok(with_artifacts(&mut connection, rows).await?.pop())
+}
+
+/// Not only the reference itself is looked for, but those that are up to three images away.
+pub(super) async fn by_mark(
+    store: &PgStore,
+    mark: WatermarkRef,
+) -> Result<Option<(Render, u32)>, StoreError> {
+    let marks: Vec<Vec<u8>> =
+        (0..limits::SAMPLES_MAX).map(|sample| mark.less_sample(sample).0.to_vec()).collect();
+    let found =
+        sqlx::query(select_render!("WHERE watermark = ANY($1)")).bind(marks).fetch_all(&store.pool).await?;
+    for row in &found {
+        let row = columns::render(row)?;
+        let sample = (0..row.render.spec.samples).find(|n| row.render.watermark.of_sample(*n) == mark);
+        if let Some(sample) = sample {
+            let there = get(store, row.render.org, row.render.id).await?;
+            return Ok(Some((there.unwrap_or(row.render), sample)));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn list(

@@ -96,6 +96,12 @@ async fn renew_one(write: &mut Write<'_>, held: Held) -> Result<LeaseVerdict, St
     Ok(if cancelled { LeaseVerdict::Cancel } else { LeaseVerdict::Renewed })
 }
 
+pub(super) async fn may_sign(store: &SqliteStore, held: Held, sample: u32) -> Result<bool, StoreError> {
+    let mut connection = store.reader.acquire().await?;
+    let row = load(&mut connection, held.render).await?;
+    Ok(row.is_some_and(|row| rules::may_sign(&row, held, sample)))
+}
+
 pub(super) async fn authorise_upload(
     store: &SqliteStore,
     request: &UploadRequest,

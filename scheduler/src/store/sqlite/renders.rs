@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 
-use kraftr_protocol::{ArtifactId, AssetId, OrgId, RenderId, Status};
+use kraftr_protocol::{ArtifactId, AssetId, OrgId, RenderId, Status, WatermarkRef, limits};
 use sqlx::SqliteConnection;
 
 use super::{SqliteStore, Write, assets, columns, corrupt, dispatch, idempotency, leader, ledger, outbox};
@@ -115,6 +115,27 @@ pub(super) async fn get(store: &SqliteStore, org: OrgId, id: RenderId) -> Result
         Some(row) => with_artifacts(&mut connection, row).await.map(Some),
         None => Ok(None),
     }
+}
+
+/// Not only the reference itself is looked for, but those that are up to three images away.
+pub(super) async fn by_mark(
+    store: &SqliteStore,
+    mark: WatermarkRef,
+) -> Result<Option<(Render, u32)>, StoreError> {
+    let mut connection = store.reader.acquire().await?;
+    for sample in 0..limits::SAMPLES_MAX {
+        let found = sqlx::query(select_render!("WHERE watermark = ?"))
+            .bind(&mark.less_sample(sample).0[..])
+            .fetch_optional(&mut *connection)
+            .await?;
+        let Some(row) = found.as_ref().map(columns::render).transpose()? else { continue };
+        if sample < row.render.spec.samples {
+            let deleted = load(&mut connection, row.render.id).await?.is_none();
+            let render = if deleted { row.render } else { with_artifacts(&mut connection, row).await? };
+            return Ok(Some((render, sample)));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn list(

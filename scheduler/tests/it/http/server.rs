@@ -15,6 +15,7 @@ use kraftr_scheduler::catalog::Catalog;
 use kraftr_scheduler::clock::{SystemClock, SystemIds};
 use kraftr_scheduler::http;
 use kraftr_scheduler::http::auth::new_secret;
+use kraftr_scheduler::provenance::Provenance;
 use kraftr_scheduler::store::sqlite::SqliteStore;
 use kraftr_scheduler::store::{Balance, Page, Store};
 use kraftr_scheduler::{App, Config, Parts, Scheduler, SchedulerError};
@@ -165,8 +166,9 @@ impl Server {
             directory: Some(blobs),
             transport,
             catalog,
-            clock,
+            clock: clock.clone(),
             ids,
+            provenance: Arc::new(Provenance::development(&*store, &*clock).await.unwrap()),
         };
         let scheduler = Scheduler::new(parts, config);
         let app = Arc::clone(scheduler.app());
