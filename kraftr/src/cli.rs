@@ -119,7 +119,8 @@ Examples:
     /// Say where a picture comes from: by its mark and its Content Credentials
     #[command(after_help = "\
 Without --url it looks with the keys and anchors of this machine's configuration ([watermark] keys, [credentials]
-anchors), and cannot say what a mark leads to. Exit code 1 when nothing in the picture speaks of Kraftr.
+anchors), and cannot say what a mark leads to. Exit code 1 when the picture has neither a mark nor a manifest that
+somebody who is trusted signed.
 
 Examples:
   kraftr verify result.png
@@ -346,9 +347,12 @@ pub struct RenderArgs {
 pub struct VerifyArgs {
     /// A picture: PNG, JPEG or WebP
     pub picture: PathBuf,
-    /// Ask this scheduler, such as http://127.0.0.1:8080
+    /// Ask this scheduler, such as `http://127.0.0.1:8080`
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// With --url: the file of an API key, to learn which render of its own organisation it was
+    #[arg(long, value_name = "PATH", requires = "url")]
+    pub api_key_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

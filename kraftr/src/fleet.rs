@@ -126,6 +126,7 @@ impl Fleet {
                 public_url: url.clone(),
                 allow_private_webhooks: config.allow_private_webhooks,
                 pool: POOL.to_owned(),
+                proxies: 0,
             },
         );
         let worker_id = WorkerId(ids.uuid(clock.now()));

@@ -21,24 +21,6 @@ pub enum Verdict {
     NotFound,
 }
 
-impl Verdict {
-    /// Its stable name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kraftr => "kraftr",
-            Self::Marked => "marked",
-            Self::UnknownReference => "unknown_reference",
-            Self::CredentialsOnly => "credentials_only",
-            Self::NotFound => "not_found",
-        }
-    }
-
-    /// Whether it says that the picture comes from Kraftr.
-    pub const fn is_recognised(self) -> bool {
-        !matches!(self, Self::NotFound)
-    }
-}
-
 /// What the pixels say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {

@@ -29,6 +29,8 @@ pub struct Config {
     pub allow_private_webhooks: bool,
     /// Pool that renders are sent to.
     pub pool: String,
+    /// Proxies of ours that requests come through, each of which adds to `X-Forwarded-For` whom it heard.
+    pub proxies: usize,
 }
 
 /// What loops and HTTP handlers share.

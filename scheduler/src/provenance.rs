@@ -212,7 +212,7 @@ mod tests {
         let (_, key) = authority();
         let answer = |command: &str| ask(command, b"claim".to_vec()).map_err(|error| error.to_string());
         let signature = key.sign(b"claim");
-        let octal: String = signature.0.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let octal = signature.0.map(|byte| format!("\\{byte:03o}")).concat();
         assert_eq!(answer(&format!("cat > /dev/null; printf '{octal}'")), Ok(signature));
         assert!(answer("cat").unwrap_err().contains("no ES256 signature"));
         assert!(answer("exit 3").unwrap_err().contains("did not end well"));

@@ -32,7 +32,7 @@ pub use notices::Notice;
 pub use objects::{LaneLoad, ObjectKind, ObjectName, ObjectRow};
 pub use rows::{
     ApiKey, Artifact, Asset, Balance, Claimed, Entry, NewAsset, NewRender, Org, OutboxRow, Page, Render,
-    Topic, TransitionRow,
+    Topic, Traced, TransitionRow,
 };
 
 /// Why the database could not do what was asked. Outcomes that a caller branches on are values, not errors.
@@ -355,9 +355,8 @@ pub trait Store: Send + Sync + 'static {
     async fn authorise_upload(&self, request: &UploadRequest) -> Result<Option<String>, StoreError>;
     /// Whether a claim still holds and delivers that image, so that its credentials may be signed.
     async fn may_sign(&self, held: Held, sample: u32) -> Result<bool, StoreError>;
-    /// The render whose image `sample` carries the reference, and which image that is; also of a render that was deleted,
-    /// then without artifacts.
-    async fn render_by_mark(&self, mark: WatermarkRef) -> Result<Option<(Render, u32)>, StoreError>;
+    /// The image that carries the reference; also that of a render that was deleted.
+    async fn trace(&self, mark: WatermarkRef) -> Result<Option<Traced>, StoreError>;
     /// Keeps what a development installation signs with, and says what is kept: `made`, where nothing was kept or what
     /// was kept is `replaced`; otherwise what some replica kept before.
     async fn keep_authority(&self, made: &str, replaced: Option<&str>) -> Result<String, StoreError>;

@@ -157,6 +157,7 @@ async fn full(plan: &ControlPlane, ground: &Ground, store: &Arc<dyn Store>) -> R
             public_url: "http://bench.invalid".into(),
             allow_private_webhooks: false,
             pool: lane().pool,
+            proxies: 0,
         },
     );
     let app = Arc::clone(scheduler.app());

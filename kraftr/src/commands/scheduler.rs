@@ -66,6 +66,7 @@ pub async fn run(args: SchedulerArgs, log: Option<String>) -> Result<Outcome> {
             public_url: url.clone(),
             allow_private_webhooks: config.http.allow_private_webhooks,
             pool: config.dispatch.pool.as_str().to_owned(),
+            proxies: config.http.proxies.get() as usize,
         },
     );
     let listener = listen(socket, address)?;

@@ -1,5 +1,7 @@
 //! `kraftr verify`: where a picture comes from, by what this machine knows or by asking a scheduler.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use kraftr_imaging::Limits;
 use kraftr_protocol::WatermarkRef;
@@ -23,18 +25,17 @@ const LIMITS: Limits = Limits {
     aspect_max: ASSET_SIDE_MAX,
 };
 
-/// Exit code 0 when the picture is recognised, 1 when nothing in it speaks of Kraftr.
+/// Exit code 0 when the picture is recognised, 1 when nothing in it that counts speaks of Kraftr.
 pub async fn run(args: VerifyArgs) -> Result<Outcome> {
     let file = read_file(&args.picture)?;
-    let found = match &args.url {
-        Some(url) => asked(url, file).await?,
-        None => {
-            let config = VerifyConfig::load(&args.flags.sources())?;
-            let (keys, anchors) =
-                (provenance::keys(&config.watermark), provenance::anchors(&config.credentials)?);
-            let evidence = examine(&file, &LIMITS, &keys, &anchors);
-            report(&evidence.with_context(|| args.picture.display().to_string())?)
-        }
+    let found = if let Some(url) = &args.url {
+        asked(url, args.api_key_file.as_deref(), file).await?
+    } else {
+        let config = VerifyConfig::load(&args.flags.sources())?;
+        let (keys, anchors) =
+            (provenance::keys(&config.watermark), provenance::anchors(&config.credentials)?);
+        let evidence = examine(&file, &LIMITS, &keys, &anchors);
+        report(&evidence.with_context(|| args.picture.display().to_string())?)
     };
     if args.json {
         output::json(&found)?;
@@ -43,15 +44,28 @@ pub async fn run(args: VerifyArgs) -> Result<Outcome> {
             output::line(line)?;
         }
     }
-    Ok(if found["verdict"] == "not_found" { Outcome::FoundFault } else { Outcome::Done })
+    Ok(if is_recognised(&found) { Outcome::Done } else { Outcome::FoundFault })
+}
+
+/// A mark counts, since it takes a key to make one; a manifest counts when somebody who is trusted signed it.
+fn is_recognised(found: &Value) -> bool {
+    match found["verdict"].as_str() {
+        Some("credentials_only") => found["credentials"]["status"] == "trusted",
+        Some("kraftr" | "marked" | "unknown_reference") => true,
+        _ => false,
+    }
 }
 
 /// What a scheduler says.
-async fn asked(url: &str, file: Vec<u8>) -> Result<Value> {
+async fn asked(url: &str, key_file: Option<&Path>, file: Vec<u8>) -> Result<Value> {
     let form = reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(file));
     let url = format!("{}/v1/verify", url.trim_end_matches('/'));
-    let sent = reqwest::Client::new().post(&url).multipart(form).send().await;
-    let response = sent.with_context(|| format!("{url} does not answer"))?;
+    let mut request = crate::client::http().build()?.post(&url).multipart(form);
+    if let Some(path) = key_file {
+        let key = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        request = request.bearer_auth(key.trim());
+    }
+    let response = request.send().await.with_context(|| format!("{url} does not answer"))?;
     if !response.status().is_success() {
         let status = response.status();
         let problem: Problem = response.json().await.with_context(|| format!("{url}: {status}"))?;
@@ -91,7 +105,13 @@ fn lines(found: &Value) -> Vec<String> {
         "kraftr" => "made by Kraftr",
         "marked" => "marked by Kraftr; a scheduler (--url) knows when and by what",
         "unknown_reference" => "marked by Kraftr, and not known there",
-        "credentials_only" => "its credentials name Kraftr; there is no mark",
+        "credentials_only" if found["credentials"]["status"] == "trusted" => {
+            "made by Kraftr, as its credentials say; there is no mark"
+        }
+        "credentials_only" => {
+            "its credentials name Kraftr, which anybody could have written: nobody who is trusted signed them, and \
+             there is no mark"
+        }
         _ => "nothing says that it comes from Kraftr, which does not prove that it does not",
     };
     let mark = &found["watermark"];
@@ -116,14 +136,16 @@ fn lines(found: &Value) -> Vec<String> {
     }
     let problems: Vec<String> = credentials["problems"].as_array().into_iter().flatten().map(text).collect();
     if !problems.is_empty() {
-        manifest += &format!(" ({})", problems.join(", "));
+        manifest = format!("{manifest} ({})", problems.join(", "));
     }
     let mut lines = vec![
         format!("verdict      {verdict}"),
         format!("watermark    {watermark}"),
         format!("credentials  {manifest}"),
     ];
-    for (name, key) in [("release", "release"), ("made at", "created_at")] {
+    for (name, key) in
+        [("release", "release"), ("made at", "created_at"), ("render", "render"), ("org", "org")]
+    {
         if let Some(value) = found[key].as_str() {
             lines.push(format!("{name:<12} {value}"));
         }

@@ -36,6 +36,9 @@ concern! {
         public_url: Option<HttpUrl>, flag "public-url";
         /// How long requests under way may go on once it stops.
         grace: Duration = "20s";
+        /// How many proxies of yours every request comes through. Each must add to `X-Forwarded-For` whom it heard; then
+        /// limits for an address count clients, not the proxy.
+        proxies: Within<0, 8> = "0";
         /// Accept webhooks to private addresses and over plain HTTP: for development.
         allow_private_webhooks: bool = "false", flag "allow-private-webhooks";
     }

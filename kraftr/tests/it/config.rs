@@ -191,6 +191,31 @@ fn an_address_that_nobody_can_call_needs_a_public_url() {
 }
 
 #[test]
+fn a_chain_and_what_signs_under_it_belong_together() {
+    let place = Place::with("");
+    place.write("leaf.key", "hunter2");
+    let check =
+        |more: &[(&str, &str)]| place.run(&[SCHEDULER, more].concat(), "config check --role scheduler");
+    let chain = ("KRAFTR_CREDENTIALS_CHAIN", "chain.pem");
+    let key = ("KRAFTR_CREDENTIALS_KEY_FILE", "leaf.key");
+    let command = ("KRAFTR_CREDENTIALS_SIGN_COMMAND", "ask-kms");
+    for (given, expected) in [
+        (&[chain][..], "set credentials.key_file or credentials.sign_command too"),
+        (&[key], "set credentials.chain too"),
+        (&[command], "set credentials.chain too"),
+        (&[chain, key, command], "keep one of them"),
+    ] {
+        let said = failure_of(&check(given), 1);
+        assert!(said.contains(expected), "{expected} is not in:\n{said}");
+    }
+    for given in [&[chain, key], &[chain, command]] {
+        stdout_of(&check(given));
+    }
+    let said = check(&[]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("a certificate for development"), "{said:?}");
+}
+
+#[test]
 fn the_reference_in_the_documents_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
     let text = fs::read_to_string(path).unwrap();

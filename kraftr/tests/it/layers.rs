@@ -52,7 +52,15 @@ struct Graph {
 impl Graph {
     fn read() -> Self {
         let output = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--offline", "--locked", "--manifest-path"])
+            .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+            // What browsers would need is not linked into anything of ours.
+            .args([
+                "--filter-platform",
+                "x86_64-unknown-linux-gnu",
+                "--filter-platform",
+                "aarch64-apple-darwin",
+            ])
+            .arg("--manifest-path")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
             .output()
             .unwrap();

@@ -4,6 +4,7 @@
 mod admin;
 mod api;
 mod bench;
+mod browser;
 mod config;
 mod cuts;
 mod demo;
@@ -19,3 +20,4 @@ mod scene;
 mod soak;
 mod stages;
 mod tidy;
+mod verify;

@@ -152,6 +152,28 @@ async fn a_manifest_becomes_pictures_of_the_fleet_without_code() {
     dev.terminate();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_that_cannot_be_marked_are_not_delivered_and_not_charged() {
+    let place = Place::new();
+    // 64 x 96 pixels: fewer than a mark needs.
+    place.write("small.toml", &SMALL.replace("output_scale = 4\n", ""));
+    stdout_of(&place.model("init small --seed 7"));
+    let directory = place.0.path().join("fleet");
+    let mut dev = Dev::spawn_with_models(&directory, &place.manifests(), &place.weights());
+    let ready = dev.wait_ready();
+    let api = Api::new(&ready.url, &ready.api_key.unwrap());
+    let before = api.get("/v1/balance").await;
+    let body = json!({ "model": "small-random", "person": api.upload(bundled::SAMPLE_PERSON).await,
+                       "garment": api.upload(bundled::SAMPLE_GARMENT).await, "category": "tops" });
+    let id = api.submit(&body, "first").await.unwrap();
+    let render = api.wait_ended(&id).await;
+    assert_eq!((&render["status"], &render["artifacts"]), (&json!("failed"), &json!([])), "{render}");
+    assert!(render.to_string().contains("watermark_failed"), "{render}");
+    assert_eq!(render["attempts"], 1, "another try would not help: {render}");
+    assert_eq!(api.get("/v1/balance").await, before, "what was held is given back");
+    dev.terminate();
+}
+
 #[test]
 fn a_bench_tells_time_work_and_memory() {
     let place = Place::new();

@@ -466,8 +466,12 @@ async fn start_scheduler(
         ids: ids.clone(),
         provenance: Arc::new(provenance.expect("the store keeps it")),
     };
-    let config =
-        Config { public_url: "http://simulated".into(), allow_private_webhooks: false, pool: "cpu".into() };
+    let config = Config {
+        public_url: "http://simulated".into(),
+        allow_private_webhooks: false,
+        pool: "cpu".into(),
+        proxies: 0,
+    };
     SchedulerProcess {
         app: App::new(parts, config),
         calls: transport.serve_calls().await.expect("the transport is open"),

@@ -136,11 +136,12 @@ impl Marked {
 }
 
 fn definition(facts: &Facts<'_>, format: &str, payload: [u8; 8]) -> Value {
-    let (name, version) = facts.release.rsplit_once('-').unwrap_or((facts.release, ""));
-    let mut agents = json!({ "name": name, "version": version });
-    if version.is_empty() {
-        agents = json!({ "name": name });
-    }
+    let numbered =
+        facts.release.rsplit_once('-').filter(|(_, end)| end.starts_with(|c: char| c.is_ascii_digit()));
+    let agent = match numbered {
+        Some((name, version)) => json!({ "name": name, "version": version }),
+        None => json!({ "name": facts.release }),
+    };
     let roles: Vec<&str> = facts.inputs.iter().map(|input| input.role).collect();
     let ingredients: Vec<Value> = facts
         .inputs
@@ -169,7 +170,7 @@ fn definition(facts: &Facts<'_>, format: &str, payload: [u8; 8]) -> Value {
         "assertions": [
             { "label": "c2pa.actions", "created": true, "data": { "actions": [
                 { "action": "c2pa.created", "when": facts.made_at, "digitalSourceType": SOURCE_TYPE,
-                    "softwareAgent": agents, "parameters": { "ingredientIds": roles } },
+                    "softwareAgent": agent, "parameters": { "ingredientIds": roles } },
                 { "action": "c2pa.watermarked.bound", "when": facts.made_at },
             ] } },
             { "label": "c2pa.soft-binding", "created": true, "data": {

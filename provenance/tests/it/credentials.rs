@@ -2,19 +2,22 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::io::Cursor;
 
+use c2pa::{Context, Reader};
 use kraftr_imaging::{Encoding, Limits, SourceFormat, decode, encode};
 use kraftr_provenance::credentials::{
     Anchors, Authority, Chain, ClaimError, Facts, Input, SignError, Signature, Signed, SigningKey, Status,
     check_claim, read,
 };
 use kraftr_provenance::{Key, KeyRing, Marked, Verdict, examine};
+use serde_json::{Value, json};
 
 use crate::pictures::picture;
 
 const NOW: i64 = 1_795_680_000;
 const REFERENCE: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
-const ENCODINGS: [(Encoding, SourceFormat); 3] = [
+pub(crate) const ENCODINGS: [(Encoding, SourceFormat); 3] = [
     (Encoding::Png, SourceFormat::Png),
     (Encoding::Jpeg { quality: 92 }, SourceFormat::Jpeg),
     (Encoding::Webp, SourceFormat::Webp),
@@ -30,14 +33,14 @@ const FACTS: Facts<'_> = Facts {
     ],
 };
 
-struct Signer {
-    authority: Authority,
+pub(crate) struct Signer {
+    pub(crate) authority: Authority,
     chain: Chain,
     key: SigningKey,
 }
 
 impl Signer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let authority = Authority::make(NOW).unwrap();
         let (chain, key) = authority.signer().unwrap();
         Self { authority, chain, key }
@@ -47,7 +50,7 @@ impl Signer {
         Anchors::from_pem(&self.authority.certificate).unwrap()
     }
 
-    fn sign(&self, encoding: Encoding) -> Signed {
+    pub(crate) fn sign(&self, encoding: Encoding) -> Signed {
         let sign = |claim: &[u8]| {
             check_claim(claim, &self.chain).unwrap();
             Ok::<_, Infallible>(self.key.sign(claim))
@@ -56,11 +59,11 @@ impl Signer {
     }
 }
 
-fn marked(encoding: Encoding) -> Marked {
+pub(crate) fn marked(encoding: Encoding) -> Marked {
     Marked::seal(&picture(3, 256, 320), REFERENCE, &Key::development(), encoding).unwrap()
 }
 
-fn limits(bytes: &[u8]) -> Limits {
+pub(crate) fn limits(bytes: &[u8]) -> Limits {
     Limits { bytes_max: bytes.len(), side_min: 1, side_max: 1_000, pixels_max: 1_000_000, aspect_max: 8 }
 }
 
@@ -206,4 +209,23 @@ fn chains_that_readers_refuse_are_refused_at_once() {
     let strange = format!("{leaf}\n{leaf}");
     assert!(refusal(&strange).contains("certificate 2"), "{}", refusal(&strange));
     assert!(SigningKey::from_pem(leaf).unwrap_err().to_string().contains("openssl genpkey"));
+}
+
+#[test]
+fn a_release_is_named_with_its_version_where_it_has_one() {
+    let signer = Signer::new();
+    for (release, agent) in [
+        ("demo-tryon", json!({ "name": "demo-tryon" })),
+        ("demo-tryon-1", json!({ "name": "demo-tryon", "version": "1" })),
+        ("demo", json!({ "name": "demo" })),
+    ] {
+        let sign = |claim: &[u8]| Ok::<_, Infallible>(signer.key.sign(claim));
+        let facts = Facts { release, ..FACTS };
+        let signed = marked(Encoding::Png).sign(&facts, &signer.chain, sign).unwrap();
+        let reader = Reader::from_context(Context::new());
+        let reader = reader.with_stream("image/png", Cursor::new(signed.bytes())).unwrap();
+        let actions: Value = reader.active_manifest().unwrap().find_assertion("c2pa.actions").unwrap();
+        assert_eq!(actions["actions"][0]["softwareAgent"], agent, "{actions}");
+        assert_eq!(actions["actions"][1]["action"], "c2pa.watermarked.bound");
+    }
 }

@@ -1,10 +1,9 @@
 //! Where a picture comes from, for everybody who asks; and the page on which one may ask.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, FromRequestParts as _, Request, State};
+use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use kraftr_imaging::{Limits, SourceFormat};
@@ -20,7 +19,8 @@ use super::assets::{UploadForm, receive, refused};
 use super::auth::Caller;
 use super::limits::{BODY_TIME_MAX, too_slow};
 use super::problem::{Code, Problem};
-use crate::store::Render;
+use super::rate::client;
+use crate::store::Traced;
 
 const PAGE: &str = include_str!("../../web/verify.html");
 /// What the page may do: run what it holds, ask this server, show the picture that was dropped.
@@ -115,8 +115,8 @@ impl Credentials {
 ///
 /// Says whether a picture comes from here: by the invisible mark in its pixels, which survives when metadata is stripped,
 /// and by its Content Credentials. A still PNG, JPEG or WebP of at most 20 MB and 40 megapixels. Nothing is kept. No key
-/// is needed; render and organisation are shown only to a key of that organisation. Each address may ask ten times at
-/// once and thirty times a minute.
+/// is needed; render and organisation are shown only to a key of that organisation. Each address may ask ten times in a
+/// burst, thirty times a minute, and for two at once.
 #[utoipa::path(
     post, path = "/v1/verify", tag = "verification", operation_id = "verify",
     request_body(content = UploadForm, content_type = "multipart/form-data"),
@@ -124,47 +124,52 @@ impl Credentials {
 )]
 pub(super) async fn verify(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    if let Err(seconds) = api.rate.take(address, api.app.clock.now()) {
+    let address = client(&parts, api.app.config.proxies);
+    let visit = api.rate.take(address, api.app.clock.now()).map_err(|seconds| {
         let message = format!("Too many pictures from this address. Wait {seconds} seconds.");
-        return Err(Problem::new(Code::RateLimited, message).retry_after(seconds));
-    }
-    let caller = match parts.headers.contains_key(header::AUTHORIZATION) {
-        true => Some(Caller::from_request_parts(&mut parts, &api).await?),
-        false => None,
+        Problem::new(Code::RateLimited, message).retry_after(seconds)
+    })?;
+    let caller = if parts.headers.contains_key(header::AUTHORIZATION) {
+        Some(Caller::from_request_parts(&mut parts, &api).await?)
+    } else {
+        None
     };
     let turn = api.turns.verify()?;
     let received = tokio::time::timeout(BODY_TIME_MAX, receive(Request::from_parts(parts, body))).await;
     let file = received.map_err(|_| too_slow())??;
     let examining = {
         let (app, examined) = (Arc::clone(&api.app), api.turns.examine().await?);
+        // Who goes away does not make room before the work for them has ended.
         tokio::task::spawn_blocking(move || {
-            let _turns = (turn, examined);
-            examine(&file, &LIMITS, &app.provenance.keys, &app.provenance.anchors)
+            let _examined = examined;
+            let evidence = examine(&file, &LIMITS, &app.provenance.keys, &app.provenance.anchors);
+            (evidence, turn, visit)
         })
     };
-    let evidence = examining.await.map_err(Problem::internal)?.map_err(|error| refused(&error))?;
-    let view = judge(&api, evidence, caller).await?;
+    let (evidence, _turn, _visit) = examining.await.map_err(Problem::internal)?;
+    let view = judge(&api, evidence.map_err(|error| refused(&error))?, caller).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response())
 }
 
 async fn judge(api: &Api, evidence: Evidence, caller: Option<Caller>) -> Result<View, Problem> {
     let found = match evidence.mark.payload {
-        Some(payload) => api.app.store.render_by_mark(WatermarkRef(payload)).await?,
+        Some(payload) => api.app.store.trace(WatermarkRef(payload)).await?,
         None => None,
     };
     let verdict = evidence.verdict(Some(found.is_some()));
     let mut credentials = Credentials::new(&evidence.credentials, "file");
-    if let Some((render, sample)) = &found
+    if let Some(traced) = &found
         && evidence.credentials.status == Status::Absent
-        && let Some(kept) = kept(api, render, *sample).await?
+        && let Some(kept) = kept(api, traced).await?
     {
         credentials = Credentials::new(&kept, "store");
     }
     let said = evidence.credentials.is_ours().then_some(evidence.credentials.release).flatten();
-    let render = found.map(|(render, _)| render);
-    let own = render.as_ref().filter(|render| caller.is_some_and(|caller| caller.org == render.org));
-    let (shown, org) = (own.map(|render| render.id), own.map(|render| render.org));
+    let own = found.as_ref().filter(|traced| {
+        !traced.deleted && caller.as_ref().is_some_and(|caller| caller.org == traced.render.org)
+    });
+    let (shown, org) = (own.map(|traced| traced.render.id), own.map(|traced| traced.render.org));
+    let render = found.map(|traced| traced.render);
     Ok(View {
         verdict,
         watermark: Watermark {
@@ -182,8 +187,9 @@ async fn judge(api: &Api, evidence: Evidence, caller: Option<Caller>) -> Result<
 }
 
 /// The credentials of what was delivered: a picture whose own were stripped leads back to them.
-async fn kept(api: &Api, render: &Render, sample: u32) -> Result<Option<Reading>, Problem> {
-    let Some(artifact) = render.artifacts.iter().find(|artifact| artifact.sample == sample) else {
+async fn kept(api: &Api, traced: &Traced) -> Result<Option<Reading>, Problem> {
+    let Some(artifact) = traced.render.artifacts.iter().find(|artifact| artifact.sample == traced.sample)
+    else {
         return Ok(None);
     };
     let Some(file) = api.app.blobs.get(&artifact.object_key).await? else { return Ok(None) };

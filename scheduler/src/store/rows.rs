@@ -154,6 +154,17 @@ pub struct NewRender {
     pub metadata: Option<serde_json::Value>,
 }
 
+/// What a watermark's reference leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traced {
+    /// The render that made the picture; without artifacts where it was deleted.
+    pub render: Render,
+    /// Which of its images carries the reference.
+    pub sample: u32,
+    /// Whether its owner deleted it.
+    pub deleted: bool,
+}
+
 /// A render as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Render {

@@ -46,7 +46,7 @@ use super::{
     ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeadLetter, DeleteOutcome,
     DiscardOutcome, Entry, Gauges, Idempotency, LaneLoad, NewAsset, NewRender, Notice, ObjectKind, ObjectRow,
     Org, OutboxRow, Page, Reaped, Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term,
-    Ticket, TransitionRow,
+    Ticket, Traced, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -315,8 +315,8 @@ impl Store for SqliteStore {
         claims::may_sign(self, held, sample).await
     }
 
-    async fn render_by_mark(&self, mark: WatermarkRef) -> Result<Option<(Render, u32)>, StoreError> {
-        renders::by_mark(self, mark).await
+    async fn trace(&self, mark: WatermarkRef) -> Result<Option<Traced>, StoreError> {
+        renders::trace(self, mark).await
     }
 
     async fn keep_authority(&self, made: &str, replaced: Option<&str>) -> Result<String, StoreError> {

@@ -41,8 +41,12 @@ async fn bench() -> (Bench, TempDir) {
         clock: clock.clone(),
         ids,
     };
-    let config =
-        Config { public_url: URL.to_owned(), allow_private_webhooks: false, pool: "test".to_owned() };
+    let config = Config {
+        public_url: URL.to_owned(),
+        allow_private_webhooks: false,
+        pool: "test".to_owned(),
+        proxies: 0,
+    };
     let router = http::router(Arc::new(App::new(parts, config)));
     let follow = move |method: &'static str, link: Link, body: Bytes| {
         let router = router.clone();

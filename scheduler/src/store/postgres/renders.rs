@@ -15,7 +15,7 @@ use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
     Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
-    TransitionRow,
+    Traced, TransitionRow,
 };
 
 macro_rules! render_columns {
@@ -190,10 +190,7 @@ pub(super) async fn get(store: &PgStore, org: OrgId, id: RenderId) -> Result<Opt
 }
 
 /// Not only the reference itself is looked for, but those that are up to three images away.
-pub(super) async fn by_mark(
-    store: &PgStore,
-    mark: WatermarkRef,
-) -> Result<Option<(Render, u32)>, StoreError> {
+pub(super) async fn trace(store: &PgStore, mark: WatermarkRef) -> Result<Option<Traced>, StoreError> {
     let marks: Vec<Vec<u8>> =
         (0..limits::SAMPLES_MAX).map(|sample| mark.less_sample(sample).0.to_vec()).collect();
     let found =
@@ -203,7 +200,8 @@ pub(super) async fn by_mark(
         let sample = (0..row.render.spec.samples).find(|n| row.render.watermark.of_sample(*n) == mark);
         if let Some(sample) = sample {
             let there = get(store, row.render.org, row.render.id).await?;
-            return Ok(Some((there.unwrap_or(row.render), sample)));
+            let deleted = there.is_none();
+            return Ok(Some(Traced { render: there.unwrap_or(row.render), sample, deleted }));
         }
     }
     Ok(None)

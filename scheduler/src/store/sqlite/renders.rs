@@ -10,7 +10,7 @@ use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
     Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
-    TransitionRow,
+    Traced, TransitionRow,
 };
 
 pub(super) async fn submit(
@@ -118,10 +118,7 @@ pub(super) async fn get(store: &SqliteStore, org: OrgId, id: RenderId) -> Result
 }
 
 /// Not only the reference itself is looked for, but those that are up to three images away.
-pub(super) async fn by_mark(
-    store: &SqliteStore,
-    mark: WatermarkRef,
-) -> Result<Option<(Render, u32)>, StoreError> {
+pub(super) async fn trace(store: &SqliteStore, mark: WatermarkRef) -> Result<Option<Traced>, StoreError> {
     let mut connection = store.reader.acquire().await?;
     for sample in 0..limits::SAMPLES_MAX {
         let found = sqlx::query(select_render!("WHERE watermark = ?"))
@@ -132,7 +129,7 @@ pub(super) async fn by_mark(
         if sample < row.render.spec.samples {
             let deleted = load(&mut connection, row.render.id).await?.is_none();
             let render = if deleted { row.render } else { with_artifacts(&mut connection, row).await? };
-            return Ok(Some((render, sample)));
+            return Ok(Some(Traced { render, sample, deleted }));
         }
     }
     Ok(None)

@@ -156,7 +156,8 @@ impl Server {
             DirectoryBlobs::new(folder.path().join("objects"), public_url.clone(), [9; 32], clock.clone())
                 .unwrap(),
         );
-        let mut config = Config { public_url, allow_private_webhooks: false, pool: POOL.to_owned() };
+        let mut config =
+            Config { public_url, allow_private_webhooks: false, pool: POOL.to_owned(), proxies: 0 };
         bend(&mut config);
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(Bounds::default()));
         let catalog = Catalog::new(manifests);

@@ -1,7 +1,10 @@
 //! Verifying pictures, with and without a key, and what strangers may not learn.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use futures::{FutureExt as _, stream};
 use kraftr_imaging::{Encoding, Limits, RgbImage, decode, encode};
 use kraftr_protocol::message::{Held, Reply, Request as Ask, SignRequest};
 use kraftr_provenance::credentials::{Chain, Facts, Signature};
@@ -13,6 +16,9 @@ use tokio::task::block_in_place;
 use super::pictures;
 use super::server::{Answer, Server};
 use super::worker::{Running, TestWorker};
+
+/// Addresses of those who never send a whole picture.
+const SLOW: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
 
 fn painted() -> RgbImage {
     RgbImage::from_fn(256, 384, |x, y| [(x / 2) as u8, (y / 3) as u8, ((x + y) / 4) as u8].into())
@@ -166,6 +172,34 @@ async fn one_address_cannot_ask_without_end() {
     let refused = refused.expect("thirty at once are too many");
     refused.is_problem(429, "rate_limited", &[]);
     assert!(refused.header(header::RETRY_AFTER).parse::<u32>().unwrap() >= 1);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn those_who_send_slowly_do_not_keep_the_others_out() {
+    let server = Server::start_with(|config| config.proxies = 1).await;
+    let ask = async |address: &str, body: Body| {
+        let request = Request::post("/v1/verify")
+            .header(header::CONTENT_TYPE, pictures::FORM_TYPE)
+            .header("X-Forwarded-For", address);
+        server.send(request.body(body).unwrap()).await
+    };
+    let picture = pictures::form(&[("file", &pictures::png(96, 144, 1))]);
+    let never = || Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
+    let mut slow: Vec<_> = (0..8).map(|n| Box::pin(ask(SLOW[n / 2], never()))).collect();
+    for one in &mut slow[..2] {
+        assert!(one.as_mut().now_or_never().is_none());
+    }
+    ask(SLOW[0], Body::from(picture.clone())).await.is_problem(429, "rate_limited", &[]);
+    ask("192.0.2.99", Body::from(picture.clone())).await.is(StatusCode::OK);
+    for one in &mut slow[2..] {
+        assert!(one.as_mut().now_or_never().is_none());
+    }
+    let busy = ask("192.0.2.99", Body::from(picture.clone())).await;
+    busy.is_problem(503, "busy", &[]);
+    assert!(busy.header(header::RETRY_AFTER).parse::<u32>().unwrap() >= 1);
+    drop(slow);
+    ask("192.0.2.99", Body::from(picture)).await.is(StatusCode::OK);
     server.finish().await;
 }
 
