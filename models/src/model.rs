@@ -3,7 +3,10 @@
 //! An architecture implements [`Architecture`] with its own types for prepared inputs and samples;
 //! [`Model`] erases them in one place, so no implementer ever downcasts.
 
-use std::any::Any;
+mod architecture;
+mod erased;
+mod state;
+
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -12,7 +15,10 @@ use kraftr_imaging::RgbImage;
 use kraftr_protocol::manifest::Method;
 use kraftr_protocol::{Category, Quality, ReleaseManifest};
 
-use crate::inputs::{Inputs, Role, TextToImage, TryOn};
+pub(crate) use self::architecture::{Architecture, DressesPeople, PaintsWords};
+use self::erased::{Erased, ErasedTextToImage, ErasedTryOn};
+pub use self::state::{Prepared, Reading, Sample};
+use crate::inputs::{Inputs, Role, TryOn};
 use crate::scene::Subject;
 use crate::{ModelError, picture};
 
@@ -60,54 +66,6 @@ impl AddAssign for Evaluations {
     }
 }
 
-/// A network with its sampler: what an implementer of a new architecture writes, with the trait of its task,
-/// [`DressesPeople`] or [`PaintsWords`].
-pub(crate) trait Architecture: Send + Sync + 'static {
-    /// Conditions of one render.
-    type Prepared: Send + Sync + 'static;
-    /// One image being denoised.
-    type Sample: Send + 'static;
-
-    /// Starts one image from noise. `sampling` is within the manifest's limits.
-    fn begin(&self, prepared: &Arc<Self::Prepared>, sampling: &Sampling) -> Result<Self::Sample, ModelError>;
-    /// Advances every sample by one denoise step in one pass. None of them is done.
-    fn step(&self, batch: &mut [&mut Self::Sample]) -> Result<(), ModelError>;
-    /// What the sample has cost so far.
-    fn evaluations(&self, sample: &Self::Sample) -> Evaluations;
-    /// What the model expects to come out, in the size the network paints.
-    fn preview(&self, sample: &Self::Sample) -> Result<RgbImage, ModelError>;
-    /// The picture, in the size the network paints.
-    fn finish(&self, sample: Self::Sample) -> Result<RgbImage, ModelError>;
-}
-
-/// An architecture for try-on: pictures are read one by one, so that a reading can be kept for the next render.
-pub(crate) trait DressesPeople: Architecture {
-    /// What is read off one picture: whatever depends on nothing else of a render.
-    type Reading: Send + Sync + 'static;
-
-    /// Reads one picture. Runs off the engine thread.
-    fn read(&self, picture: &RgbImage, role: Role) -> Result<Self::Reading, ModelError>;
-    /// Bytes of memory that a reading takes.
-    fn bytes(reading: &Self::Reading) -> usize;
-    /// Whether it can find [subjects](Self::subject): why not otherwise.
-    fn finds_subjects(&self) -> Result<(), ModelError>;
-    /// What of a picture is the person in it.
-    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError>;
-    /// Turns what was read into conditions. Runs off the engine thread.
-    fn prepare(
-        &self,
-        person: &Self::Reading,
-        garment: &Self::Reading,
-        category: Category,
-    ) -> Result<Self::Prepared, ModelError>;
-}
-
-/// An architecture that paints after a description.
-pub(crate) trait PaintsWords: Architecture {
-    /// Turns a description, and what is there already, into conditions. Runs off the engine thread.
-    fn prepare(&self, inputs: &TextToImage) -> Result<Self::Prepared, ModelError>;
-}
-
 /// A loaded release. Cheap to clone.
 #[derive(Clone)]
 pub struct Model {
@@ -121,62 +79,6 @@ pub struct Model {
 enum Front {
     TryOn(Arc<dyn ErasedTryOn>),
     TextToImage(Arc<dyn ErasedTextToImage>),
-}
-
-/// What a release reads off one picture in one [`Role`]: where it lies in the frame, how somebody stands. Depends on
-/// nothing else of a render, so it may be kept for the next render of that picture. Cheap to clone.
-#[derive(Clone)]
-pub struct Reading {
-    release: Arc<ReleaseManifest>,
-    role: Role,
-    bytes: usize,
-    inner: State,
-}
-
-impl Reading {
-    /// Bytes of memory that it takes.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// Conditions of one render, shared by its samples. Cheap to clone.
-#[derive(Clone)]
-pub struct Prepared {
-    release: Arc<ReleaseManifest>,
-    inner: State,
-}
-
-/// One image being denoised.
-pub struct Sample {
-    release: Arc<ReleaseManifest>,
-    step: u32,
-    steps: u32,
-    inner: Box<dyn Any + Send>,
-}
-
-impl Prepared {
-    /// What the release that prepared it says of itself.
-    pub fn manifest(&self) -> &ReleaseManifest {
-        &self.release
-    }
-}
-
-impl Sample {
-    /// Denoise steps taken.
-    pub const fn step(&self) -> u32 {
-        self.step
-    }
-
-    /// Denoise steps in all.
-    pub const fn steps(&self) -> u32 {
-        self.steps
-    }
-
-    /// Whether nothing is left but [`Model::finish`].
-    pub const fn is_done(&self) -> bool {
-        self.step == self.steps
-    }
 }
 
 impl Model {
@@ -396,109 +298,5 @@ impl Model {
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("release", &self.manifest.name).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Reading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading")
-            .field("release", &self.release.name)
-            .field("role", &self.role)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("release", &self.release.name).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sample")
-            .field("release", &self.release.name)
-            .field("step", &self.step)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
-    }
-}
-
-/// [`Architecture`] without its associated types. `None` means that a state has another type.
-trait Erased: Send + Sync {
-    fn begin(&self, prepared: State, sampling: &Sampling) -> Outcome<Box<dyn Any + Send>>;
-    fn step(&self, batch: Vec<&mut (dyn Any + Send)>) -> Outcome<()>;
-    fn evaluations(&self, sample: &(dyn Any + Send)) -> Option<Evaluations>;
-    fn preview(&self, sample: &(dyn Any + Send)) -> Outcome<RgbImage>;
-    fn finish(&self, sample: Box<dyn Any + Send>) -> Outcome<RgbImage>;
-}
-
-/// [`DressesPeople`] likewise.
-trait ErasedTryOn: Send + Sync {
-    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError>;
-    fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State>;
-    fn finds_subjects(&self) -> Result<(), ModelError>;
-    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError>;
-}
-
-/// [`PaintsWords`] likewise.
-trait ErasedTextToImage: Send + Sync {
-    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError>;
-}
-
-type Outcome<T> = Option<Result<T, ModelError>>;
-type Anything = dyn Any + Send + Sync;
-type State = Arc<Anything>;
-
-impl<A: DressesPeople> ErasedTryOn for A {
-    fn read(&self, picture: &RgbImage, role: Role) -> Result<(State, usize), ModelError> {
-        let reading = DressesPeople::read(self, picture, role)?;
-        let bytes = A::bytes(&reading);
-        Ok((Arc::new(reading), bytes))
-    }
-
-    fn prepare(&self, person: &Anything, garment: &Anything, category: Category) -> Outcome<State> {
-        let (person, garment) = (person.downcast_ref()?, garment.downcast_ref()?);
-        Some(DressesPeople::prepare(self, person, garment, category).map(|prepared| Arc::new(prepared) as _))
-    }
-
-    fn finds_subjects(&self) -> Result<(), ModelError> {
-        DressesPeople::finds_subjects(self)
-    }
-
-    fn subject(&self, picture: RgbImage) -> Result<Subject, ModelError> {
-        DressesPeople::subject(self, picture)
-    }
-}
-
-impl<A: PaintsWords> ErasedTextToImage for A {
-    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError> {
-        Ok(Arc::new(PaintsWords::prepare(self, inputs)?))
-    }
-}
-
-impl<A: Architecture> Erased for A {
-    fn begin(&self, prepared: State, sampling: &Sampling) -> Outcome<Box<dyn Any + Send>> {
-        let prepared = prepared.downcast::<A::Prepared>().ok()?;
-        Some(Architecture::begin(self, &prepared, sampling).map(|sample| Box::new(sample) as _))
-    }
-
-    fn step(&self, batch: Vec<&mut (dyn Any + Send)>) -> Outcome<()> {
-        let mut batch: Vec<_> =
-            batch.into_iter().map(|state| state.downcast_mut::<A::Sample>()).collect::<Option<_>>()?;
-        Some(Architecture::step(self, &mut batch))
-    }
-
-    fn evaluations(&self, sample: &(dyn Any + Send)) -> Option<Evaluations> {
-        Some(Architecture::evaluations(self, sample.downcast_ref()?))
-    }
-
-    fn preview(&self, sample: &(dyn Any + Send)) -> Outcome<RgbImage> {
-        Some(Architecture::preview(self, sample.downcast_ref()?))
-    }
-
-    fn finish(&self, sample: Box<dyn Any + Send>) -> Outcome<RgbImage> {
-        Some(Architecture::finish(self, *sample.downcast().ok()?))
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod command;
+mod fault;
 mod residency;
 mod slot;
 mod turn;
@@ -20,9 +21,9 @@ use kraftr_protocol::spec::releases_of;
 use tokio::sync::{mpsc, oneshot};
 
 use self::command::{Begin, Command, Load};
+pub(crate) use self::fault::{Fault, guarded};
 use self::residency::Residency;
 use self::turn::Engine;
-pub(crate) use self::turn::{Fault, guarded};
 
 /// How long a stopping worker waits for the engine to come to the end of its step.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use kraftr_models::{Inputs, Model, ModelError, Prepared, RgbImage, Sample, Sampl
 use kraftr_protocol::Class;
 
 use super::command::{EngineLine, Outcome, Report, Scene};
+use super::fault::{Fault, guarded};
 use super::residency::Residency;
-use super::turn::{Fault, guarded};
 
 /// An image of a render.
 pub(super) enum Image {
