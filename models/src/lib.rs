@@ -29,7 +29,7 @@ pub use device::{DeviceError, Precision};
 pub use error::ModelError;
 pub use inputs::{Inputs, Kept, Role, TextToImage, TryOn};
 pub use kraftr_imaging::{GrayImage, RgbImage};
-pub use model::{Evaluations, Model, Prepared, Reading, Sample, Sampling};
+pub use model::{Description, Evaluations, Model, Prepared, Reading, Sample, Sampling};
 pub use person::stage::{Missing, Stage};
 pub use registry::{CheckReport, ContractCheck, FileCheck, Golden, Place, Registry};
 pub use scene::Subject;

@@ -17,8 +17,8 @@ use kraftr_protocol::{Category, Quality, ReleaseManifest};
 
 pub(crate) use self::architecture::{Architecture, DressesPeople, PaintsWords};
 use self::erased::{Erased, ErasedTextToImage, ErasedTryOn};
-pub use self::state::{Prepared, Reading, Sample};
-use crate::inputs::{Inputs, Role, TryOn};
+pub use self::state::{Description, Prepared, Reading, Sample};
+use crate::inputs::{Inputs, Kept, Role, TryOn};
 use crate::scene::Subject;
 use crate::{ModelError, picture};
 
@@ -106,12 +106,8 @@ impl Model {
     pub fn prepare(&self, inputs: &Inputs) -> Result<Prepared, ModelError> {
         match (inputs, &self.front) {
             (Inputs::TryOn(inputs), Front::TryOn(_)) => self.dress(inputs),
-            (Inputs::TextToImage(inputs), Front::TextToImage(front)) => {
-                if let Some(kept) = &inputs.kept {
-                    self.fits("picture", kept.picture.dimensions())?;
-                    self.fits("matte", kept.matte.dimensions())?;
-                }
-                Ok(Prepared { release: self.manifest.clone(), inner: front.prepare(inputs)? })
+            (Inputs::TextToImage(inputs), Front::TextToImage(_)) => {
+                self.paint(&self.describe(&inputs.prompt)?, inputs.kept.as_ref())
             }
             _ => Err(self.wrong_inputs()),
         }
@@ -159,6 +155,24 @@ impl Model {
         Ok(Prepared { release: self.manifest.clone(), inner })
     }
 
+    /// Reads a description, once for all pictures that are painted after it; call it off the engine thread.
+    pub fn describe(&self, prompt: &str) -> Result<Description, ModelError> {
+        Ok(Description { release: self.manifest.clone(), inner: self.painting_front()?.describe(prompt)? })
+    }
+
+    /// Turns a description, and what is there already, into the conditions of a picture.
+    pub fn paint(&self, description: &Description, kept: Option<&Kept>) -> Result<Prepared, ModelError> {
+        let front = self.painting_front()?;
+        self.owns(&description.release)?;
+        if let Some(kept) = kept {
+            self.fits("picture", kept.picture.dimensions())?;
+            self.fits("matte", kept.matte.dimensions())?;
+        }
+        let prepared = front.prepare(&*description.inner, kept);
+        let inner = prepared.ok_or_else(|| self.foreign(&description.release))??;
+        Ok(Prepared { release: self.manifest.clone(), inner })
+    }
+
     /// Whether [`subject`](Self::subject) has the network that it takes.
     ///
     /// # Errors
@@ -177,6 +191,13 @@ impl Model {
         match &self.front {
             Front::TryOn(front) => Ok(&**front),
             Front::TextToImage(_) => Err(self.wrong_inputs()),
+        }
+    }
+
+    fn painting_front(&self) -> Result<&dyn ErasedTextToImage, ModelError> {
+        match &self.front {
+            Front::TextToImage(front) => Ok(&**front),
+            Front::TryOn(_) => Err(self.wrong_inputs()),
         }
     }
 

@@ -7,7 +7,7 @@
 use kraftr_imaging::{Filter, GrayImage, RgbImage, resize};
 
 use crate::ModelError;
-use crate::inputs::{Kept, TextToImage};
+use crate::inputs::Kept;
 use crate::person::parse::LabelMap;
 use crate::picture;
 
@@ -50,8 +50,8 @@ impl Subject {
         &self.kept.matte
     }
 
-    /// What a release is told that paints frames of that width and height: the subject in the middle, as large as it fits.
-    pub fn in_front_of(&self, prompt: &str, frame: [u32; 2]) -> Result<TextToImage, ModelError> {
+    /// What a release keeps that paints frames of that width and height: the subject in the middle, as large as it fits.
+    pub fn framed(&self, frame: [u32; 2]) -> Result<Kept, ModelError> {
         let Kept { picture, matte } = &self.kept;
         let (picture, _) = picture::fit(picture, frame)?;
         // As a picture, so that it lies to the pixel where the picture lies.
@@ -59,7 +59,7 @@ impl Subject {
             RgbImage::from_fn(matte.width(), matte.height(), |x, y| [matte.get_pixel(x, y).0[0]; 3].into());
         let (grey, _) = picture::fit(&grey, frame)?;
         let matte = GrayImage::from_fn(frame[0], frame[1], |x, y| [grey.get_pixel(x, y).0[0]].into());
-        Ok(TextToImage { prompt: prompt.to_owned(), kept: Some(Kept { picture, matte }) })
+        Ok(Kept { picture, matte })
     }
 
     /// The subject in front of what was painted in such a frame, in the size of the subject's picture.
@@ -115,8 +115,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_another_shape_holds_the_whole_subject() {
-        let told = subject(90, 60).in_front_of("a beach", [64, 64]).unwrap();
-        let kept = told.kept.unwrap();
+        let kept = subject(90, 60).framed([64, 64]).unwrap();
         assert_eq!((kept.picture.dimensions(), kept.matte.dimensions()), ((64, 64), (64, 64)));
         assert_eq!(kept.matte.get_pixel(32, 5).0, [0], "above the picture everything is painted");
         assert_eq!(kept.matte.get_pixel(32, 32).0, [255]);

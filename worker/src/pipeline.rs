@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kraftr_models::{Model, ModelError, Prepared, RgbImage, Sampling};
+use kraftr_models::{Description, Model, ModelError, Prepared, RgbImage, Sampling};
 use kraftr_protocol::message::Grant;
 use kraftr_protocol::spec::releases_of;
 use kraftr_protocol::{
@@ -70,6 +70,14 @@ impl From<Failure> for Ending {
 /// Says in the log where a render is, so that one that hangs or dies can be told from its last line.
 fn begins(stage: &str) {
     tracing::debug!(stage, "begins");
+}
+
+/// What a render is made from, read.
+struct Conditions {
+    /// Person and garment.
+    pictures: Prepared,
+    /// What is painted behind the person.
+    scene: Option<Description>,
 }
 
 /// What the renders of a worker share.
@@ -139,12 +147,12 @@ impl Pipeline {
     }
 
     async fn stages(&self, grant: &Grant, lease: &Lease) -> Result<Ending, Ending> {
-        let prepared = tokio::select! {
+        let conditions = tokio::select! {
             biased;
             why = lease.stopped() => return Err(Ending::Stopped { why, step: 0 }),
-            prepared = self.inputs(grant) => prepared?,
+            conditions = self.inputs(grant) => conditions?,
         };
-        let (pictures, device_time) = self.denoise(grant, lease, prepared).await?;
+        let (pictures, device_time) = self.denoise(grant, lease, conditions).await?;
         tokio::select! {
             biased;
             why = lease.stopped() => Err(Ending::Stopped { why, step: grant.spec.steps_total() }),
@@ -155,12 +163,13 @@ impl Pipeline {
         }
     }
 
-    /// Both pictures, fetched and in the form the model takes.
-    async fn inputs(&self, grant: &Grant) -> Result<Prepared, Ending> {
+    /// Both pictures, fetched and in the form the model takes; and the scene's words in that of its painter.
+    async fn inputs(&self, grant: &Grant) -> Result<Conditions, Ending> {
         let model = self.model(&grant.spec.release)?;
-        if let Some(scene) = &grant.spec.scene {
-            self.model(&scene.release)?;
-        }
+        let painter = match &grant.spec.scene {
+            Some(scene) => Some((self.model(&scene.release)?, scene)),
+            None => None,
+        };
         begins("fetch");
         let (person, garment) = futures::try_join!(
             fetch::fetch(&self.http, "person", &grant.person),
@@ -169,7 +178,12 @@ impl Pipeline {
         let _place = self.prepares.acquire().await.expect("the semaphore is never closed");
         begins("prepare");
         let pictures = [(person, grant.person.sha256), (garment, grant.garment.sha256)];
-        prepare::prepare(model, &self.readings, &grant.spec, pictures).await
+        let pictures = prepare::pictures(model, &self.readings, &grant.spec, pictures).await?;
+        let scene = match painter {
+            Some((painter, scene)) => Some(prepare::words(painter, scene.prompt.clone()).await?),
+            None => None,
+        };
+        Ok(Conditions { pictures, scene })
     }
 
     fn model(&self, release: &str) -> Result<Arc<Model>, Failure> {
@@ -183,7 +197,7 @@ impl Pipeline {
         &self,
         grant: &Grant,
         lease: &Lease,
-        prepared: Prepared,
+        conditions: Conditions,
     ) -> Result<(Vec<RgbImage>, Duration), Ending> {
         begins("denoise");
         let spec = &grant.spec;
@@ -192,14 +206,12 @@ impl Pipeline {
             let seed = |n| spec.seed.wrapping_add(u64::from(n));
             (0..spec.samples).map(|n| Sampling { steps, guidance, seed: seed(n), method }).collect()
         };
-        let scene = match &spec.scene {
-            Some(scene) => Some(Scene {
-                samplings: samplings(self.model(&scene.release)?.manifest(), scene.steps, scene.guidance),
-                release: scene.release.clone(),
-                prompt: scene.prompt.clone(),
-            }),
-            None => None,
-        };
+        let Conditions { pictures: prepared, scene } = conditions;
+        let scene = spec.scene.as_ref().zip(scene).map(|(scene, description)| Scene {
+            samplings: samplings(description.manifest(), scene.steps, scene.guidance),
+            release: scene.release.clone(),
+            description,
+        });
         let (line, mut running) = Running::line();
         let begin = Begin {
             release: spec.release.clone(),

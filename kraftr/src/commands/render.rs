@@ -194,11 +194,12 @@ fn place(
     pictures: Vec<RgbImage>,
     mut on_step: impl FnMut(u32),
 ) -> Result<Vec<RgbImage>, ModelError> {
+    let description = painter.describe(scene.as_str())?;
     let mut begun = Vec::new();
     for (n, picture) in (0..).zip(pictures) {
         let subject = dresser.subject(picture)?;
-        let told = subject.in_front_of(scene.as_str(), painter.manifest().size)?;
-        let prepared = painter.prepare(&Inputs::TextToImage(told))?;
+        let kept = subject.framed(painter.manifest().size)?;
+        let prepared = painter.paint(&description, Some(&kept))?;
         let sample = painter.begin(&prepared, &Sampling { seed: sampling.seed + n, ..sampling })?;
         begun.push((subject, sample));
     }

@@ -7,7 +7,7 @@ use kraftr_protocol::Category;
 
 use super::{Evaluations, Sampling};
 use crate::ModelError;
-use crate::inputs::{Role, TextToImage};
+use crate::inputs::{Kept, Role};
 use crate::scene::Subject;
 
 /// A network with its sampler: what an implementer of a new architecture writes, with the trait of its task,
@@ -54,6 +54,15 @@ pub(crate) trait DressesPeople: Architecture {
 
 /// An architecture that paints after a description.
 pub(crate) trait PaintsWords: Architecture {
-    /// Turns a description, and what is there already, into conditions. Runs off the engine thread.
-    fn prepare(&self, inputs: &TextToImage) -> Result<Self::Prepared, ModelError>;
+    /// What the networks are told of a description: the same for every picture that is painted after it.
+    type Description: Send + Sync + 'static;
+
+    /// Reads a description. Runs off the engine thread.
+    fn describe(&self, prompt: &str) -> Result<Self::Description, ModelError>;
+    /// Turns a description, and what is there already, into conditions.
+    fn prepare(
+        &self,
+        description: &Self::Description,
+        kept: Option<&Kept>,
+    ) -> Result<Self::Prepared, ModelError>;
 }

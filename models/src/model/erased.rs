@@ -9,7 +9,7 @@ use kraftr_protocol::Category;
 use super::architecture::{Architecture, DressesPeople, PaintsWords};
 use super::{Evaluations, Sampling};
 use crate::ModelError;
-use crate::inputs::{Role, TextToImage};
+use crate::inputs::{Kept, Role};
 use crate::scene::Subject;
 
 /// [`Architecture`] without its associated types. `None` means that a state has another type.
@@ -31,7 +31,8 @@ pub(super) trait ErasedTryOn: Send + Sync {
 
 /// [`PaintsWords`] likewise.
 pub(super) trait ErasedTextToImage: Send + Sync {
-    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError>;
+    fn describe(&self, prompt: &str) -> Result<State, ModelError>;
+    fn prepare(&self, description: &Anything, kept: Option<&Kept>) -> Outcome<State>;
 }
 
 pub(super) type Outcome<T> = Option<Result<T, ModelError>>;
@@ -60,8 +61,13 @@ impl<A: DressesPeople> ErasedTryOn for A {
 }
 
 impl<A: PaintsWords> ErasedTextToImage for A {
-    fn prepare(&self, inputs: &TextToImage) -> Result<State, ModelError> {
-        Ok(Arc::new(PaintsWords::prepare(self, inputs)?))
+    fn describe(&self, prompt: &str) -> Result<State, ModelError> {
+        Ok(Arc::new(PaintsWords::describe(self, prompt)?))
+    }
+
+    fn prepare(&self, description: &Anything, kept: Option<&Kept>) -> Outcome<State> {
+        let description = description.downcast_ref()?;
+        Some(PaintsWords::prepare(self, description, kept).map(|prepared| Arc::new(prepared) as _))
     }
 }
 

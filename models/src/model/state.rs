@@ -26,6 +26,13 @@ impl Reading {
     }
 }
 
+/// What a release was told in words, for any number of pictures painted after them. Cheap to clone.
+#[derive(Clone)]
+pub struct Description {
+    pub(super) release: Arc<ReleaseManifest>,
+    pub(super) inner: State,
+}
+
 /// Conditions of one render, shared by its samples. Cheap to clone.
 #[derive(Clone)]
 pub struct Prepared {
@@ -43,6 +50,13 @@ pub struct Sample {
 
 impl Prepared {
     /// What the release that prepared it says of itself.
+    pub fn manifest(&self) -> &ReleaseManifest {
+        &self.release
+    }
+}
+
+impl Description {
+    /// What the release that read it says of itself.
     pub fn manifest(&self) -> &ReleaseManifest {
         &self.release
     }
@@ -72,6 +86,13 @@ impl fmt::Debug for Reading {
             .field("role", &self.role)
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
+    }
+}
+
+/// Shows nothing of the words: they are content.
+impl fmt::Debug for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Description").field("release", &self.release.name).finish_non_exhaustive()
     }
 }
 

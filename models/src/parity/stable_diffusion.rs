@@ -110,7 +110,7 @@ impl Run<'_> {
             let tokens = self.network.tokens(prompt)?;
             let rel_err = if tokens == *recorded { 0.0 } else { f64::INFINITY };
             self.checks.push(Check { name: format!("tokens.{at}"), rel_err });
-            described.push(self.network.describe(recorded)?);
+            described.push(self.network.encode_text(recorded)?);
         }
         self.compare("output.text", &Tensor::cat(&described, 0)?)
     }
@@ -142,7 +142,7 @@ impl Run<'_> {
     /// The latent after each step.
     fn walk(&self, held: Option<Held>) -> Result<Vec<Tensor>, ModelError> {
         let tokens = self.fixture.tokens.first().ok_or_else(|| self.bad("there are no tokens".to_owned()))?;
-        let conditions = Conditions { context: self.network.describe(tokens)?, held };
+        let conditions = Conditions { context: self.network.encode_text(tokens)?, held };
         let Sampling { steps, guidance: scale } = self.fixture.sampling;
         let guidance = Guidance { scale, interval: [0.0, 1.0], skip_last: 0 };
         let mut walk = self.network.start(self.input("noise")?.clone(), steps, guidance, &conditions)?;

@@ -13,7 +13,7 @@ use super::source::{Scope, Source};
 use super::tokenizer::ClipTokenizer;
 use super::unet::Unet;
 use crate::device::Precision;
-use crate::inputs::{Kept, TextToImage};
+use crate::inputs::Kept;
 use crate::model::{Architecture, Evaluations, PaintsWords, Sampling};
 use crate::picture;
 use crate::registry::Files;
@@ -133,7 +133,7 @@ impl StableDiffusion {
     }
 
     /// What the UNet is told of a description.
-    pub(crate) fn describe(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+    pub(crate) fn encode_text(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
         Ok(self.text.forward(tokens)?)
     }
 
@@ -257,8 +257,14 @@ impl Walk {
 }
 
 impl PaintsWords for StableDiffusion {
-    fn prepare(&self, inputs: &TextToImage) -> Result<Prepared, ModelError> {
-        let context = self.describe(&self.tokens(&inputs.prompt)?)?;
+    /// What the UNet is told, `[1, m, width]`.
+    type Description = Tensor;
+
+    fn describe(&self, prompt: &str) -> Result<Tensor, ModelError> {
+        self.encode_text(&self.tokens(prompt)?)
+    }
+
+    fn prepare(&self, description: &Tensor, kept: Option<&Kept>) -> Result<Prepared, ModelError> {
         let hold = |Kept { picture, matte }: &Kept| {
             let (width, height) = (picture.width() as usize, picture.height() as usize);
             let planes = picture::to_planes(picture);
@@ -266,8 +272,8 @@ impl PaintsWords for StableDiffusion {
             let matte: Vec<f32> = matte.as_raw().iter().map(|byte| f32::from(*byte) / 255.0).collect();
             self.hold(&picture, &Tensor::from_vec(matte, (1, 1, height, width), &self.device)?)
         };
-        let held = inputs.kept.as_ref().map(hold).transpose()?;
-        Ok(Prepared { conditions: Conditions { context, held }, kept: inputs.kept.clone() })
+        let conditions = Conditions { context: description.clone(), held: kept.map(hold).transpose()? };
+        Ok(Prepared { conditions, kept: kept.cloned() })
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use kraftr_models::{ModelError, Prepared, RgbImage, Sampling};
-use kraftr_protocol::spec::Prompt;
+use kraftr_models::{Description, ModelError, Prepared, RgbImage, Sampling};
 use kraftr_protocol::{Class, Failure};
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,7 +41,8 @@ pub(crate) struct Begin {
 pub(crate) struct Scene {
     /// The release that paints it.
     pub(crate) release: String,
-    pub(crate) prompt: Prompt,
+    /// Read once, whatever the number of images: the engine has no words to read.
+    pub(crate) description: Description,
     /// One for each image.
     pub(crate) samplings: Vec<Sampling>,
 }

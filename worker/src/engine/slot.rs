@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kraftr_models::{Inputs, Model, ModelError, Prepared, RgbImage, Sample, Sampling, Subject};
+use kraftr_models::{Model, ModelError, Prepared, RgbImage, Sample, Sampling, Subject};
 use kraftr_protocol::Class;
 
 use super::command::{EngineLine, Outcome, Report, Scene};
@@ -226,8 +226,8 @@ impl Scene {
         picture: RgbImage,
     ) -> Result<Image, ModelError> {
         let subject = Box::new(dresser.subject(picture)?);
-        let told = subject.in_front_of(self.prompt.as_str(), painter.manifest().size)?;
-        let prepared = painter.prepare(&Inputs::TextToImage(told))?;
+        let kept = subject.framed(painter.manifest().size)?;
+        let prepared = painter.paint(&self.description, Some(&kept))?;
         let sample = painter.begin(&prepared, &self.samplings[n])?;
         Ok(Image::Painting { sample, subject })
     }

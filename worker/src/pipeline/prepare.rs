@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kraftr_imaging::{Limits, RgbImage, decode};
-use kraftr_models::{Model, Prepared, Reading, Role};
+use kraftr_models::{Description, Model, Prepared, Reading, Role};
+use kraftr_protocol::spec::Prompt;
 use kraftr_protocol::{Digest, Failure, FailureCode, RenderSpec, limits};
 
 use super::Ending;
@@ -23,7 +24,7 @@ const LIMITS: Limits = Limits {
 
 /// Prepares the person's and the garment's picture, each with its digest, for `model`. What was read off one of them
 /// before is not read again.
-pub(super) async fn prepare(
+pub(super) async fn pictures(
     model: Arc<Model>,
     readings: &Arc<Readings>,
     spec: &RenderSpec,
@@ -47,6 +48,12 @@ pub(super) async fn prepare(
         guarded(|| model.join(&person, &garment, category)).map_err(ending)
     };
     // A decoder that panics took this render down as surely as a model that does.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Ending::Crashed))
+}
+
+/// Reads a scene's words for its painter: once for a render, so that no image and no step of it reads them again.
+pub(super) async fn words(painter: Arc<Model>, words: Prompt) -> Result<Description, Ending> {
+    let work = move || guarded(|| painter.describe(words.as_str())).map_err(ending);
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Ending::Crashed))
 }
 

@@ -6,6 +6,7 @@ mod delivery;
 mod hub;
 mod lifecycle;
 mod objects;
+mod painting;
 mod pull;
 mod scheduler;
 mod stopping;

@@ -69,6 +69,8 @@ pub(crate) struct Fleet {
     progress: BoxSource<Progress>,
     shutdown: CancellationToken,
     worker: Option<JoinHandle<Result<(), WorkerError>>>,
+    /// What the worker was told to take jobs for.
+    releases: Vec<String>,
 }
 
 pub(crate) fn config() -> WorkerConfig {
@@ -83,6 +85,11 @@ pub(crate) fn config() -> WorkerConfig {
 
 impl Fleet {
     pub(crate) async fn start(config: WorkerConfig) -> Self {
+        Self::start_with(Registry::bundled(), config).await
+    }
+
+    /// A worker that has other releases.
+    pub(crate) async fn start_with(registry: Registry, config: WorkerConfig) -> Self {
         let transport = InProcess::new(Bounds { call_timeout: None, ..Bounds::default() });
         let objects = Objects::start().await;
         objects.put("/person", bundled::SAMPLE_PERSON);
@@ -101,12 +108,12 @@ impl Fleet {
         let (events_out, events) = mpsc::unbounded_channel();
         tokio::spawn(sink(transport.clone(), events_out));
         let progress = transport.consume_progress().await.unwrap();
-        let registry = Arc::new(Registry::bundled());
-        let worker =
-            Worker::new(config, Arc::new(transport.clone()), registry, KeyRing::development()).unwrap();
+        let releases = config.releases.clone();
+        let keys = KeyRing::development();
+        let worker = Worker::new(config, Arc::new(transport.clone()), Arc::new(registry), keys).unwrap();
         let shutdown = CancellationToken::new();
         let worker = Some(tokio::spawn(worker.run(shutdown.clone())));
-        Self { transport, objects, script, requests, events, progress, shutdown, worker }
+        Self { transport, objects, script, requests, events, progress, shutdown, worker, releases }
     }
 
     /// A grant for render `n` of `release`, to be changed before it is submitted.
@@ -145,7 +152,7 @@ impl Fleet {
     /// Makes the scheduler grant this and sends the job message.
     pub(crate) async fn submit(&self, grant: Grant) {
         let job = Job { render: grant.render, attempt: grant.attempt };
-        let lane = lane(&grant.spec.release, grant.class);
+        let lane = lane(&grant.spec.runs_on(), grant.class);
         self.script.lock().unwrap().grants.insert(grant.render, grant);
         self.transport.publish_job(&lane, job).await.unwrap();
     }
@@ -176,7 +183,12 @@ impl Fleet {
 
     /// Waits until a render has done a step in the engine.
     pub(crate) async fn first_step(&mut self) {
-        while !matches!(self.progress().await.body, ProgressBody::Step { .. }) {}
+        self.step_after(0).await;
+    }
+
+    /// Waits until a render has done more than so many steps in the engine.
+    pub(crate) async fn step_after(&mut self, steps: u32) {
+        while !matches!(self.progress().await.body, ProgressBody::Step { step, .. } if step > steps) {}
     }
 
     /// Progress that has come and nobody has looked at.
@@ -240,10 +252,8 @@ impl Fleet {
         if self.worker.is_some() {
             self.ended().await.unwrap();
         }
-        let lanes: Vec<Lane> = [NOOP, TRY_ON]
-            .into_iter()
-            .flat_map(|release| Class::ALL.map(|class| lane(release, class)))
-            .collect();
+        let lanes: Vec<Lane> =
+            self.releases.iter().flat_map(|release| Class::ALL.map(|class| lane(release, class))).collect();
         let mut rest = self.transport.consume_jobs(&lanes, 100).await.unwrap();
         let mut left = Vec::new();
         while let Some(delivery) = rest.next().now_or_never().flatten() {

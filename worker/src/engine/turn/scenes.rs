@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling, TryOn};
-use kraftr_protocol::spec::Prompt;
+use kraftr_models::{Device, Inputs, Model, Registry, RgbImage, Sample, Sampling, TextToImage, TryOn};
 use kraftr_protocol::{Category, Class, GarmentPhoto, Quality};
 
 use super::tests::{heard, out_of_memory, outcome, run};
@@ -54,10 +53,13 @@ fn samplings(model: &Model, seeds: &[u64]) -> Vec<Sampling> {
 /// Puts a render into the engine, with a scene or without.
 fn put(engine: &mut Engine, seeds: &[u64], scene: Option<&str>) -> Running {
     let model = engine.residency.get(DRESSER).unwrap();
-    let scene = scene.map(|words| Scene {
-        release: PAINTER.to_owned(),
-        prompt: Prompt::new(words),
-        samplings: samplings(&engine.residency.get(PAINTER).unwrap(), seeds),
+    let scene = scene.map(|words| {
+        let painter = engine.residency.get(PAINTER).unwrap();
+        Scene {
+            release: PAINTER.to_owned(),
+            description: painter.describe(words).unwrap(),
+            samplings: samplings(&painter, seeds),
+        }
     });
     let prepared = model.prepare(&inputs()).unwrap();
     let samplings = samplings(&model, seeds);
@@ -103,7 +105,8 @@ fn the_subject_is_the_try_ons_and_what_is_around_it_the_painters() {
     assert!(plain == alone, "a render without a scene is what the model makes of it");
 
     let subject = dresser.subject(alone).unwrap();
-    let told = subject.in_front_of("a beach at noon", painter.manifest().size).unwrap();
+    let kept = Some(subject.framed(painter.manifest().size).unwrap());
+    let told = TextToImage { prompt: "a beach at noon".to_owned(), kept };
     let prepared = painter.prepare(&Inputs::TextToImage(told)).unwrap();
     let scene = to_the_end(&painter, painter.begin(&prepared, &samplings(&painter, &[7])[0]).unwrap());
     let scene = subject.compose(&scene).unwrap();
