@@ -335,8 +335,6 @@ impl Registry {
     ) -> Result<ReleaseManifest, ModelError> {
         let manifest = self.get(release)?;
         let kind = Kind::of(manifest)?;
-        let contracts = [kind.contracts(manifest)?, kind.extras(manifest)?].concat();
-        let all = contracts.iter().map(|(_, contract)| init::length(contract)).sum();
         fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
         let mut random = ReleaseManifest {
             name: format!("{}-random", manifest.name),
@@ -347,8 +345,10 @@ impl Registry {
             source: Some(format!("kraftr model init, seed {seed}")),
             ..ReleaseManifest::clone(manifest)
         };
-        random.files.retain(ManifestFile::is_needed_to_load);
+        random.files.retain(|file| !file.only_proves());
         kind.leave_out_readers(&mut random);
+        let contracts = [kind.contracts(&random)?, kind.extras(&random)?].concat();
+        let all = contracts.iter().map(|(_, contract)| init::length(contract)).sum();
         let mut made = Vec::new();
         for text in kind.texts() {
             let name = format!("{}-{}.txt", random.name, text.role);

@@ -68,7 +68,12 @@ impl ManifestFile {
 
     /// True when the release cannot be loaded without it.
     pub fn is_needed_to_load(&self) -> bool {
-        ![Self::PARSER, Self::GOLDEN, Self::GOLDEN_TENSORS].contains(&self.role.as_str())
+        self.role != Self::PARSER && !self.only_proves()
+    }
+
+    /// Whether it is there to prove what the release computes, and for no render.
+    pub fn only_proves(&self) -> bool {
+        [Self::GOLDEN, Self::GOLDEN_TENSORS].contains(&self.role.as_str())
     }
 }
 

@@ -1,15 +1,19 @@
 //! A scene as its users meet it: described, painted, composed; and said not to be on offer where it is not.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use kraftr_imaging::{Limits, RgbImage, decode};
 use kraftr_models::{Device, Registry, bundled};
-use kraftr_protocol::limits;
+use kraftr_protocol::manifest::Source;
+use kraftr_protocol::{ReleaseManifest, limits};
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::program::{Dev, Ready, arg, failure_of, run, stdout_of};
+use crate::program::{Dev, Ready, arg, failure_of, kraftr, run, stdout_of};
 
 const MODEL: &str = "dresser-random";
 /// What marking a picture may change of a pixel.
@@ -113,6 +117,69 @@ async fn without_the_painters_weights_no_scenes_are_offered() {
     assert!(said.starts_with("dresser-random offers no scenes"), "{problem}");
     render(&api, &body, "plain").await;
     dev.terminate();
+}
+
+/// Serves the files of a folder under their names; returns its address.
+fn serve(folder: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+            let name = head.split(' ').nth(1).unwrap().trim_start_matches('/');
+            let bytes = fs::read(folder.join(name)).unwrap();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+            stream.get_mut().write_all(&[answer.as_bytes(), &bytes].concat()).unwrap();
+        }
+    });
+    url
+}
+
+/// Files of a worker that pulled what `releases` takes; then there is no broker, which ends it.
+fn pulled(manifests: &Path, releases: &str) -> BTreeSet<String> {
+    let weights = tempfile::tempdir().unwrap();
+    let mut worker = kraftr();
+    worker.args(["worker", "--pull", "--releases", releases, "--manifests", arg(manifests)]);
+    worker.args(["--weights", arg(weights.path())]).env("KRAFTR_AMQP_URL", "amqp://u@127.0.0.1:1");
+    let output = worker.env("KRAFTR_STARTUP_PATIENCE", "1ms").output().unwrap();
+    let said = failure_of(&output, 1);
+    assert!(said.contains("the broker amqp://u@127.0.0.1:1 is missing"), "{said}");
+    let names =
+        fs::read_dir(weights.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+#[test]
+fn a_worker_pulls_what_the_scenes_of_its_releases_take() {
+    let place = releases();
+    let share = tempfile::tempdir().unwrap();
+    let url = serve(share.path().to_owned());
+    let manifests = tempfile::tempdir().unwrap();
+    let write = |release: &str, sources: bool| {
+        let text = fs::read_to_string(place.path().join(format!("{release}.toml"))).unwrap();
+        let mut manifest = ReleaseManifest::parse(release, &text).unwrap();
+        for file in &mut manifest.files {
+            fs::copy(place.path().join(&file.name), share.path().join(&file.name)).unwrap();
+            file.source = sources.then(|| Source::Url { url: format!("{url}/{}", file.name) });
+        }
+        fs::write(manifests.path().join(format!("{release}.toml")), manifest.to_toml()).unwrap();
+        manifest.files.into_iter().map(|file| file.name).collect::<BTreeSet<_>>()
+    };
+    let (dressing, painting) = (write(MODEL, true), write("painter-random", true));
+    let both = &dressing | &painting;
+    assert_eq!((dressing.len(), painting.len()), (2, 4));
+    assert_eq!(pulled(manifests.path(), MODEL), both, "what it offers");
+    assert_eq!(pulled(manifests.path(), "dresser-random+painter-random"), both, "what is insisted on");
+    write("painter-random", false);
+    let plain = pulled(manifests.path(), MODEL);
+    assert_eq!(
+        plain,
+        BTreeSet::from(["dresser-random-weights.safetensors".to_owned()]),
+        "scenes cannot be had"
+    );
 }
 
 #[test]

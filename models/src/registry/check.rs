@@ -82,7 +82,8 @@ impl Registry {
             files.push(self.check_file(file, &mut on_bytes));
         }
         let mut contracts = Vec::new();
-        for (role, contract) in Kind::of(manifest)?.contracts(manifest)? {
+        let kind = Kind::of(manifest)?;
+        for (role, contract) in [kind.contracts(manifest)?, kind.extras(manifest)?].concat() {
             let found = self.files(manifest);
             let right = files.iter().any(|file| file.role == role && file.ok);
             if !right {

@@ -38,7 +38,7 @@ pub(super) struct Kind {
     name: &'static str,
     task: Task,
     contracts: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
-    /// Likewise of files that not every render needs, as far as the release names and uses them.
+    /// Likewise of files that not every render needs, as far as the release names them.
     extras: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
     /// Networks that read photographs: roles of the files that every render needs.
     readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
@@ -64,13 +64,16 @@ const KINDS: &[Kind] = &[
         contracts: |manifest| Ok(vec![("weights", Config::of(manifest)?.0.contract())]),
         extras: |manifest| {
             let (_, _, prepare) = Config::of(manifest)?;
-            let parses = manifest.scene.is_some() && manifest.file(ManifestFile::PARSER).is_some();
+            let parses = manifest.file(ManifestFile::PARSER).is_some();
             Ok(parses.then(|| (ManifestFile::PARSER, prepare.parser.contract())).into_iter().collect())
         },
         readers: |manifest| Ok(Config::of(manifest)?.2.readers()),
         leave_out_readers: |manifest| {
-            let readers = [Stage::Detector, Stage::Pose, Stage::Parser].map(Stage::role);
-            manifest.files.retain(|file| !readers.contains(&file.role.as_str()));
+            // A random parser still cuts something out, so that scenes can be tried.
+            let parser = manifest.scene.is_none().then_some(Stage::Parser);
+            let readers =
+                [Some(Stage::Detector), Some(Stage::Pose), parser].map(|stage| stage.map(Stage::role));
+            manifest.files.retain(|file| !readers.contains(&Some(file.role.as_str())));
             PrepareConfig::leave_out_readers(&mut manifest.config);
         },
         texts: &[],
@@ -177,7 +180,7 @@ impl Kind {
         (self.leave_out_readers)(manifest);
     }
 
-    /// Roles and tensors of files that not every render needs, as far as the release names and uses them.
+    /// Roles and tensors of files that not every render needs, as far as the release names them.
     pub(super) fn extras(&self, manifest: &ReleaseManifest) -> Result<Contracts, ModelError> {
         (self.extras)(manifest)
     }

@@ -248,6 +248,28 @@ fn the_example_is_the_published_network() {
     assert!((arithmetic.image_flops() / 1e12 - 779.0).abs() < 1.0);
 }
 
+/// Scenes are two things to uncomment, and a second example.
+#[test]
+fn the_example_takes_scenes_where_it_is_told_to() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples");
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, change: &dyn Fn(&str) -> String| {
+        let text = fs::read_to_string(examples.join(name)).unwrap();
+        let lines: Vec<String> = text.lines().map(change).collect();
+        fs::write(folder.path().join(name), lines.join("\n")).unwrap();
+    };
+    put("stable-diffusion-1.5.toml", &str::to_owned);
+    put("fashn-vton-1.5.toml", &|line| {
+        let switched_off = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+        switched_off.unwrap_or(line).to_owned()
+    });
+    let registry = Registry::open(Some(folder.path()), Some(folder.path())).unwrap();
+    let manifest = registry.get("fashn-vton-1.5").unwrap();
+    let error = registry.painter(manifest).err().unwrap().to_string();
+    assert!(error.contains("fashn-human-parser.safetensors"), "{error}");
+    assert!(matches!(registry.permit(manifest), Err(ModelError::Noncommercial { .. })));
+}
+
 #[test]
 fn a_check_finds_what_is_wrong_with_files_tensors_and_outputs() {
     let (manifests, weights) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -299,6 +321,47 @@ fn a_check_finds_what_is_wrong_with_files_tensors_and_outputs() {
     let report = registry.check("proven", |_| ()).unwrap();
     assert!(report.ok, "what proves the release is not needed to load it: {report:?}");
     assert_eq!(registry.present().count(), 3);
+}
+
+/// The network that finds people is proven like the others, whether scenes ask for it or people in photographs.
+#[test]
+fn a_check_looks_into_the_parser_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let open = || Registry::open(Some(folder.path()), Some(folder.path())).unwrap();
+    write("painter.toml", include_str!("../fixtures/scene-painter.toml"));
+    write(
+        "painter-random.toml",
+        open().init("painter", folder.path(), 3, |_, _| ()).unwrap().to_toml().as_str(),
+    );
+    write("dresser.toml", include_str!("../fixtures/scene-dresser.toml"));
+    let random = open().init("dresser", folder.path(), 3, |_, _| ()).unwrap();
+    let parser = |change: &dyn Fn(&mut kraftr_protocol::ReleaseManifest)| {
+        let mut manifest = random.clone();
+        change(&mut manifest);
+        write("random.toml", &manifest.to_toml());
+        let report = open().check("dresser-random", |_| ()).unwrap();
+        let parser = report.contracts.iter().find(|contract| contract.role == "parser").unwrap();
+        assert_eq!(report.ok, parser.ok, "{report:?}");
+        (parser.ok, parser.mismatch.as_ref().map(ToString::to_string).unwrap_or_default())
+    };
+    assert!(parser(&|_| ()).0);
+    assert!(parser(&|manifest| manifest.scene = None).0, "people in photographs need it");
+    let (ok, said) = parser(&|manifest| {
+        manifest.scene = None;
+        manifest.config["parser"]["decoder"] = 9.into();
+    });
+    assert!(!ok && said.contains("decode_head"), "{said}");
+
+    fs::remove_file(folder.path().join("dresser-random-parser.safetensors")).unwrap();
+    write("random.toml", &random.to_toml());
+    let report = open().check("dresser-random", |_| ()).unwrap();
+    let said = report.files.iter().find(|file| file.role == "parser").unwrap().problem.as_deref();
+    assert_eq!(
+        (report.ok, said),
+        (true, Some("is not on this machine")),
+        "renders without scenes do without it"
+    );
 }
 
 #[test]

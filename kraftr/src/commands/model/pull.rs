@@ -1,5 +1,6 @@
 //! `kraftr model pull`: files of releases into the weights folder.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,37 +50,66 @@ pub(super) async fn run(
     if refused.is_empty() { Ok(()) } else { bail!(refused.join("\n")) }
 }
 
-/// Fetches what the releases of a worker need to be loaded; every release that names its sources where none is named.
+/// Fetches what the releases of a worker need to be loaded, every release that names its sources where none is named;
+/// and what the scenes take that these releases offer.
 pub(crate) async fn missing(
     registry: &Registry,
     releases: Option<&[String]>,
     environment: &[(OsString, OsString)],
 ) -> Result<()> {
     let puller = Puller::new(pulling::settings(environment, None), Arc::new(SystemClock))?;
-    let named = |manifest: &ReleaseManifest| {
-        if let Some(releases) = releases {
-            return releases.iter().any(|name| {
-                let (release, painter) = releases_of(name);
-                release == manifest.name || painter == Some(&manifest.name)
-            });
-        }
-        let mut needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
-        manifest.task.is_rendered() && needed.all(|file| file.source.is_some())
-    };
-    // A release that is named with its painter must find the people that scenes are put behind.
-    let with_scenes = |manifest: &ReleaseManifest| {
-        let mut names = releases.unwrap_or_default().iter().map(|name| releases_of(name));
-        names.any(|(release, painter)| release == manifest.name && painter.is_some())
-    };
-    for manifest in registry.manifests().filter(|manifest| named(manifest)) {
-        let parses = with_scenes(manifest);
-        let needed =
-            |file: &&ManifestFile| file.is_needed_to_load() || (parses && file.role == ManifestFile::PARSER);
-        for file in manifest.files.iter().filter(needed) {
-            pull(&puller, registry, file).await.with_context(|| manifest.name.clone())?;
+    for (release, files) in wanted(registry, releases) {
+        for file in files {
+            pull(&puller, registry, file).await.with_context(|| release.to_owned())?;
         }
     }
     Ok(())
+}
+
+/// The files that a worker of these releases is to have, by release. A scene that `releases` insists on is fetched
+/// whatever its manifests say of sources; one that a release only offers, where that can be done.
+fn wanted<'a>(
+    registry: &'a Registry,
+    releases: Option<&[String]>,
+) -> BTreeMap<&'a str, Vec<&'a ManifestFile>> {
+    let mut wanted: BTreeMap<&str, Vec<&ManifestFile>> = BTreeMap::new();
+    for manifest in registry.manifests() {
+        let named = releases.map(|releases| releases.iter().map(|name| releases_of(name)));
+        let (serves, insists) = match named {
+            Some(mut named) => (
+                named.clone().any(|(release, _)| release == manifest.name),
+                named.any(|(release, painter)| release == manifest.name && painter.is_some()),
+            ),
+            None => {
+                (manifest.task.is_rendered() && to_load(manifest).all(|file| file.source.is_some()), false)
+            }
+        };
+        if !serves {
+            continue;
+        }
+        wanted.entry(&manifest.name).or_default().extend(to_load(manifest));
+        let painter = manifest.scene.as_ref().and_then(|scene| registry.get(scene).ok());
+        let parser = manifest.file(ManifestFile::PARSER);
+        if let Some((painter, parser)) = painter.zip(parser) {
+            let files = || to_load(painter).chain([parser]);
+            let can_be = || files().all(|file| file.source.is_some() || registry.place(file).is_present());
+            if insists || (registry.permit(painter).is_ok() && can_be()) {
+                wanted.entry(&manifest.name).or_default().push(parser);
+                wanted.entry(&painter.name).or_default().extend(to_load(painter));
+            } else {
+                tracing::warn!(
+                    release = manifest.name,
+                    painter = painter.name,
+                    "what its scenes take is not pulled"
+                );
+            }
+        }
+    }
+    wanted
+}
+
+fn to_load(manifest: &ReleaseManifest) -> impl Iterator<Item = &ManifestFile> {
+    manifest.files.iter().filter(|file| file.is_needed_to_load())
 }
 
 async fn pull(puller: &Puller, registry: &Registry, file: &ManifestFile) -> Result<&'static str> {
