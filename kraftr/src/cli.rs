@@ -15,7 +15,9 @@ pub use self::admin::*;
 pub use self::model::*;
 
 use crate::config::Role;
-use crate::config::sources::{CONFIG_HELP, Flags, ForAdmin, ForModel, ForScheduler, ForVerify, ForWorker};
+use crate::config::sources::{
+    CONFIG_HELP, Flags, ForAdmin, ForModel, ForScheduler, ForVerify, ForWatermark, ForWorker,
+};
 
 /// Product photos from a person, a garment and a GPU.
 #[derive(Debug, Parser)]
@@ -364,12 +366,21 @@ pub struct VerifyArgs {
 /// What `kraftr watermark` can do.
 #[derive(Debug, Subcommand)]
 pub enum WatermarkCommand {
-    /// Look for the mark; prints {"found":…,"payload":…,"score":…,"key":…}
+    /// Look for the mark; prints {"found":…,"payload":…,"score":…,"key":…,"bound":…}
+    #[command(after_help = "\
+score is how well the picture agrees with the mark, in deviations of what chance agrees; bound is how probable it is at
+most that a picture without a mark is said to have one. The keys are those of the configuration ([watermark] keys);
+without any it is the development key, which is public.
+
+Example: kraftr watermark detect picture.jpg")]
     Detect {
         /// A picture: PNG, JPEG or WebP
         picture: PathBuf,
+        /// Which keys count.
+        #[command(flatten)]
+        flags: Flags<ForWatermark>,
     },
-    /// Mark a picture with the development key
+    /// Mark a picture with the first of the configured keys, or the development key
     #[command(after_help = "Example: kraftr watermark embed --payload 0123456789abcdef in.png out.png")]
     Embed {
         /// The 64 bits to carry, as 16 hexadecimal digits
@@ -379,6 +390,9 @@ pub enum WatermarkCommand {
         picture: PathBuf,
         /// Where the marked picture goes: .png, .jpg or .webp
         out: PathBuf,
+        /// Which key it is marked with.
+        #[command(flatten)]
+        flags: Flags<ForWatermark>,
     },
 }
 

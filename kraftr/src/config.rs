@@ -90,6 +90,22 @@ impl VerifyConfig {
     }
 }
 
+/// What `kraftr watermark` is told.
+#[derive(Debug, Clone)]
+pub struct WatermarkConfig {
+    /// The keys.
+    pub watermark: Watermark,
+}
+
+impl WatermarkConfig {
+    /// Reads it, or lists every mistake.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut settings = Settings::load(sources, Scope::Role(Role::Watermark));
+        let watermark = settings.read();
+        settings.finish(watermark.map(|watermark| Self { watermark }))
+    }
+}
+
 impl SchedulerConfig {
     /// Reads it, or lists every mistake.
     pub fn load(sources: &Sources) -> Result<Self, Mistakes> {

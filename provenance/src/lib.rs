@@ -19,4 +19,4 @@ pub use error::{KeyError, MarkError};
 pub use key::{KEYS_MAX, Key, KeyRing};
 pub use marked::Marked;
 pub use verdict::{Evidence, Mark, Verdict, examine};
-pub use watermark::{Detection, SIDE_MIN, Strength, detect, embed};
+pub use watermark::{ATTEMPTS_MAX, Detection, SIDE_MIN, Strength, attempts, detect, embed};

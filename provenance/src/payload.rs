@@ -1,103 +1,171 @@
-//! Payload bits to coded bits and back: a keyed check, then a convolutional code with soft decisions.
+//! Payload bits to coded bits and back: a keyed check, then a tail-biting convolutional code with soft decisions.
 //!
-//! The code is the rate 1/3, constraint length 7 one with generators 133, 171, 165 (octal; free distance
-//! 15), ended by six zero bits, decoded by Viterbi's algorithm.
+//! The code has constraint length 15 and rate 1/6, with the generators that the Cassini mission flew; its register
+//! begins where it ends, so that no bits are spent on ending it. It is decoded by Viterbi's algorithm run around the
+//! ring until the best path closes (Shao, Lin and Fossorier, "Two decoding algorithms for tailbiting codes", 2003).
 
 use crate::Key;
 
-/// Bytes of the keyed check: an unmarked picture passes it once in 2^48 tries.
-const CHECK_BYTES: usize = 6;
-const WORD_BYTES: usize = 8 + CHECK_BYTES;
-const MEMORY: usize = 6;
+/// Bits of the keyed check: an unmarked picture passes it once in 2^40 tries.
+pub(crate) const CHECK_BITS: u32 = 40;
+const WORD_BYTES: usize = 8 + CHECK_BITS as usize / 8;
+const STEPS: usize = WORD_BYTES * 8;
+const MEMORY: usize = 14;
 const STATES: usize = 1 << MEMORY;
-const GENERATORS: [u32; 3] = [0o133, 0o171, 0o165];
-const STEPS: usize = WORD_BYTES * 8 + MEMORY;
+const GENERATORS: [u32; 6] = [0o46321, 0o51271, 0o63667, 0o70535, 0o73277, 0o76513];
+/// Times around the ring at most.
+const ROUNDS: usize = 3;
 
 /// Coded bits of one mark.
 pub(crate) const CODED_BITS: usize = STEPS * GENERATORS.len();
+
+/// What a code word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) payload: [u8; 8],
+    /// Leading bits of the check that agree with the payload.
+    pub(crate) check: u32,
+}
+
+impl Decoded {
+    /// Whether the whole check agrees.
+    pub(crate) fn holds(self) -> bool {
+        self.check == CHECK_BITS
+    }
+}
 
 /// The payload with its check.
 fn word(payload: [u8; 8], key: &Key) -> [u8; WORD_BYTES] {
     let mut word = [0; WORD_BYTES];
     word[..8].copy_from_slice(&payload);
-    word[8..].copy_from_slice(&key.derive("check", &payload)[..CHECK_BYTES]);
+    word[8..].copy_from_slice(&key.derive("check", &payload)[..WORD_BYTES - 8]);
     word
+}
+
+fn bit(word: &[u8; WORD_BYTES], step: usize) -> usize {
+    usize::from(word[step / 8] >> (7 - step % 8) & 1)
 }
 
 /// The coded bits of `payload` under `key`, each 1 or -1.
 pub(crate) fn encode(payload: [u8; 8], key: &Key) -> [f32; CODED_BITS] {
     let mut coded = [0.0; CODED_BITS];
     let word = word(payload, key);
-    let mut register = 0;
+    let mut register = (STEPS - MEMORY..STEPS).fold(0, |register, step| register << 1 | bit(&word, step));
     for (step, out) in coded.chunks_exact_mut(GENERATORS.len()).enumerate() {
-        let bit = word.get(step / 8).map_or(0, |byte| u32::from(byte >> (7 - step % 8) & 1));
-        register = (register << 1 | bit) & (2 * STATES as u32 - 1);
-        out.copy_from_slice(&outputs(register));
+        register = (register << 1 | bit(&word, step)) & (2 * STATES - 1);
+        for (place, out) in out.iter_mut().enumerate() {
+            *out = if outputs(register) >> place & 1 == 1 { 1.0 } else { -1.0 };
+        }
     }
     coded
 }
 
-/// The coded bits that the register, newest bit lowest, puts out.
-fn outputs(register: u32) -> [f32; 3] {
-    GENERATORS.map(|generator| if (register & generator).count_ones() % 2 == 1 { 1.0 } else { -1.0 })
+/// The coded bits that the register, newest bit lowest, puts out: bit n is generator n's.
+fn outputs(register: usize) -> usize {
+    let parity = |generator: u32| (register & generator as usize).count_ones() as usize % 2;
+    GENERATORS.iter().enumerate().map(|(place, generator)| parity(*generator) << place).sum()
 }
 
-/// The payload whose coded bits fit `soft` best, if its check under `key` holds.
-pub(crate) fn decode(soft: &[f32; CODED_BITS], key: &Key) -> Option<[u8; 8]> {
+/// The payload whose coded bits fit `soft` best, and how much of its check under `key` agrees.
+pub(crate) fn decode(soft: &[f32; CODED_BITS], key: &Key) -> Decoded {
     let found = viterbi(soft);
     let payload = found[..8].try_into().expect("a word begins with eight payload bytes");
-    (word(payload, key) == found).then_some(payload)
+    let differing: Vec<u8> = word(payload, key)[8..].iter().zip(&found[8..]).map(|(a, b)| a ^ b).collect();
+    let check = differing
+        .iter()
+        .position(|byte| *byte != 0)
+        .map_or(CHECK_BITS, |byte| byte as u32 * 8 + differing[byte].leading_zeros());
+    Decoded { payload, check }
+}
+
+/// For each register whose oldest and newest bits are zero, by its other bits, what it puts out.
+///
+/// Every generator has both its outermost taps, so the other three registers of a butterfly put out the same or the
+/// complement.
+fn butterflies() -> &'static [u8; STATES / 2] {
+    static OUTPUTS: std::sync::LazyLock<Box<[u8; STATES / 2]>> = std::sync::LazyLock::new(|| {
+        let outputs: Vec<u8> = (0..STATES / 2).map(|state| outputs(state << 1) as u8).collect();
+        outputs.into_boxed_slice().try_into().expect("as many as were made")
+    });
+    &OUTPUTS
+}
+
+/// A step of Viterbi's algorithm: the best metric of each state, and from where it was reached.
+fn step(metrics: &[f32; STATES], next: &mut [f32; STATES], from_high: &mut [u8; STATES], soft: &[f32]) {
+    let fits: [f32; 64] = std::array::from_fn(|outputs| {
+        soft.iter()
+            .enumerate()
+            .map(|(place, soft)| if outputs >> place & 1 == 1 { *soft } else { -soft })
+            .sum()
+    });
+    let (low, high) = metrics.split_at(STATES / 2);
+    let targets = next.chunks_exact_mut(2).zip(from_high.chunks_exact_mut(2));
+    for (((low, high), outputs), (next, from_high)) in low.iter().zip(high).zip(butterflies()).zip(targets) {
+        let fit = fits[usize::from(*outputs) & 63];
+        let (even, even_high) = (low + fit, high - fit);
+        let (odd, odd_high) = (low - fit, high + fit);
+        next[0] = even.max(even_high);
+        next[1] = odd.max(odd_high);
+        from_high[0] = u8::from(even_high > even);
+        from_high[1] = u8::from(odd_high > odd);
+    }
 }
 
 fn viterbi(soft: &[f32; CODED_BITS]) -> [u8; WORD_BYTES] {
-    let registers: Vec<[f32; 3]> = (0..STATES as u32 * 2).map(outputs).collect();
-    let mut score = [f32::NEG_INFINITY; STATES];
-    score[0] = 0.0;
-    // Bit s of `left[step]` is the bit that left the register on the best way into state s.
-    let mut left = [0u64; STEPS];
-    for (step, received) in soft.chunks_exact(GENERATORS.len()).enumerate() {
-        let mut next = [f32::NEG_INFINITY; STATES];
-        let inputs = if step < WORD_BYTES * 8 { 2 } else { 1 };
-        for (state, best) in next.iter_mut().enumerate().filter(|(state, _)| state % 2 < inputs) {
-            for leaving in 0..2 {
-                let register = leaving << MEMORY | state;
-                let fit: f32 = registers[register].iter().zip(received).map(|(a, b)| a * b).sum();
-                let total = score[register >> 1] + fit;
-                if total > *best {
-                    *best = total;
-                    left[step] = left[step] & !(1 << state) | (leaving as u64) << state;
-                }
-            }
+    let mut metrics: Box<[f32; STATES]> = vec![0.0; STATES].try_into().expect("as many as were made");
+    let mut next = metrics.clone();
+    let mut history: Vec<[u8; STATES]> = vec![[0; STATES]; STEPS];
+    let mut word = [0; WORD_BYTES];
+    for round in 0..ROUNDS {
+        for (from_high, soft) in history.iter_mut().zip(soft.chunks_exact(GENERATORS.len())) {
+            step(&metrics, &mut next, from_high, soft);
+            std::mem::swap(&mut metrics, &mut next);
         }
-        score = next;
-    }
-    let mut word = [0u8; WORD_BYTES];
-    let mut state = 0usize;
-    for step in (0..STEPS).rev() {
-        if let Some(byte) = word.get_mut(step / 8) {
-            *byte |= ((state & 1) as u8) << (7 - step % 8);
+        if round == 0 {
+            continue;
         }
-        state = state >> 1 | ((left[step] >> state & 1) as usize) << (MEMORY - 1);
+        let best = (0..STATES).max_by(|a, b| metrics[*a].total_cmp(&metrics[*b])).expect("there are states");
+        let start;
+        (word, start) = trace(&history, best);
+        if start == best {
+            break;
+        }
     }
     word
+}
+
+/// The way back from `end`: the bits, and the state that it began in.
+fn trace(history: &[[u8; STATES]], end: usize) -> ([u8; WORD_BYTES], usize) {
+    let mut word = [0u8; WORD_BYTES];
+    let mut state = end;
+    for (step, from_high) in history.iter().enumerate().rev() {
+        word[step / 8] |= ((state & 1) as u8) << (7 - step % 8);
+        state = state >> 1 | usize::from(from_high[state]) << (MEMORY - 1);
+    }
+    (word, state)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn payload(seed: u64) -> [u8; 8] {
+        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()
+    }
+
     #[test]
     fn words_come_back_through_wrong_bits() {
         let key = Key::development();
-        for seed in 0..50u64 {
-            let payload = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes();
-            let mut soft = encode(payload, &key);
+        for seed in 0..20u64 {
+            let mut soft = encode(payload(seed), &key);
             for (index, bit) in soft.iter_mut().enumerate() {
-                if (index as u64 * 7 + seed).is_multiple_of(8) {
+                if (index as u64 * 7 + seed).is_multiple_of(6) {
                     *bit = -*bit;
                 }
             }
-            assert_eq!(decode(&soft, &key), Some(payload), "{seed}");
+            let decoded = decode(&soft, &key);
+            assert_eq!(decoded.payload, payload(seed));
+            assert!(decoded.holds());
         }
     }
 
@@ -105,18 +173,38 @@ mod tests {
     fn another_key_or_silence_fails_the_check() {
         let key = Key::development();
         let other = Key::from_hex("other", &"5a".repeat(32)).unwrap();
-        assert_eq!(decode(&encode([7; 8], &key), &other), None);
-        assert_eq!(decode(&[0.0; CODED_BITS], &key), None);
+        assert!(!decode(&encode([7; 8], &key), &other).holds());
+        assert!(!decode(&[0.0; CODED_BITS], &key).holds());
     }
 
     #[test]
-    fn the_first_outputs_are_the_generators() {
-        // The impulse response of the code, from its definition: a one bit after zeros puts out the
-        // generators' bits from the lowest on.
-        let response: Vec<[f32; 3]> = (0..=MEMORY).map(|age| outputs(1 << age)).collect();
-        for (age, response) in response.iter().enumerate() {
-            for (generator, out) in GENERATORS.iter().zip(response) {
-                assert_eq!(generator >> age & 1 == 1, *out > 0.0);
+    fn the_check_agrees_by_leading_bits() {
+        let key = Key::development();
+        // Of noise, half of the words agree in the first bit, a quarter in two, and so on.
+        let mut random = crate::key::Stream::new([3; 32]);
+        let agreed: Vec<u32> = (0..200)
+            .map(|_| {
+                let soft = std::array::from_fn(|_| random.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0);
+                decode(&soft, &key).check
+            })
+            .collect();
+        let passing = |bits: u32| agreed.iter().filter(|check| **check >= bits).count();
+        assert!((70..=130).contains(&passing(1)), "{}", passing(1));
+        assert!((25..=75).contains(&passing(2)), "{}", passing(2));
+        assert!(passing(12) <= 2, "{}", passing(12));
+    }
+
+    #[test]
+    fn butterflies_hold_for_every_register() {
+        for state in 0..STATES / 2 {
+            let outputs_of = usize::from(butterflies()[state]);
+            for (register, complement) in [
+                (state << 1, false),
+                (state << 1 | 1, true),
+                (state << 1 | STATES, true),
+                (state << 1 | 1 | STATES, false),
+            ] {
+                assert_eq!(outputs(register), if complement { outputs_of ^ 63 } else { outputs_of });
             }
         }
     }

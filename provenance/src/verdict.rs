@@ -3,7 +3,7 @@
 use kraftr_imaging::{ImagingError, Limits, decode};
 
 use crate::credentials::{Anchors, Reading, read};
-use crate::{KEYS_MAX, KeyRing, Strength, detect};
+use crate::{KeyRing, detect};
 
 /// What is made of the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -65,9 +65,11 @@ pub fn examine(
 ) -> Result<Evidence, ImagingError> {
     let decoded = decode(bytes, limits)?;
     let found = detect(&decoded.image, keys);
-    // Each key and strength is one try, and a try is wrong once in 2^48.
-    let bound = (KEYS_MAX * Strength::ALL.len()) as f64 / (1u64 << 48) as f64;
-    let mark =
-        Mark { payload: found.payload, score: found.score, key: found.key, false_positive_bound: bound };
+    let mark = Mark {
+        payload: found.payload,
+        score: found.score,
+        key: found.key,
+        false_positive_bound: found.bound,
+    };
     Ok(Evidence { mark, credentials: read(bytes, decoded.format, anchors) })
 }

@@ -34,7 +34,7 @@ fn examine(sources: &Sources, role: Option<Role>) -> (Settings, Vec<Shown>) {
     match role {
         Some(Role::Scheduler) => drop(SchedulerConfig::read(&mut settings)),
         Some(Role::Worker) => drop(WorkerConfig::read(&mut settings)),
-        Some(Role::Admin | Role::Model | Role::Verify) | None => {}
+        Some(Role::Admin | Role::Model | Role::Verify | Role::Watermark) | None => {}
     }
     (settings, shown)
 }

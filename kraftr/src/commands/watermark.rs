@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 use kraftr_protocol::WatermarkRef;
-use kraftr_provenance::{Key, KeyRing, Marked, detect};
+use kraftr_provenance::{KeyRing, Marked, detect};
 use serde::Serialize;
 
 use crate::cli::WatermarkCommand;
 use crate::commands::{Outcome, encoding, format_of, read_picture};
+use crate::config::WatermarkConfig;
+use crate::config::sources::{Flags, ForWatermark};
 use crate::data_dir::write_atomically;
-use crate::output;
+use crate::{output, provenance};
 
 /// What `detect` prints.
 #[derive(Serialize)]
@@ -17,26 +19,38 @@ struct Report {
     payload: Option<WatermarkRef>,
     score: f64,
     key: Option<String>,
+    bound: f64,
 }
 
 /// Runs the command.
 pub fn run(command: WatermarkCommand) -> Result<Outcome> {
     match command {
-        WatermarkCommand::Detect { picture } => {
-            let detection = detect(&read_picture(&picture)?, &KeyRing::development());
+        WatermarkCommand::Detect { picture, flags } => {
+            let detection = detect(&read_picture(&picture)?, &keys(&flags)?);
             output::json(&Report {
                 found: detection.found,
                 payload: detection.payload.map(WatermarkRef),
                 score: detection.score,
                 key: detection.key,
+                bound: detection.bound,
             })?;
         }
-        WatermarkCommand::Embed { payload, picture, out } => {
+        WatermarkCommand::Embed { payload, picture, out, flags } => {
             let encoding = encoding(format_of(&out)?);
-            let marked = Marked::seal(&read_picture(&picture)?, payload.0, &Key::development(), encoding)?;
+            let marked = Marked::seal(&read_picture(&picture)?, payload.0, keys(&flags)?.first(), encoding)?;
             write_atomically(&out, marked.bytes())?;
-            output::note("note: marked with the development key, which anybody can read and forge")?;
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The configured keys, or the development key and a warning.
+fn keys(flags: &Flags<ForWatermark>) -> Result<KeyRing> {
+    let config = WatermarkConfig::load(&flags.sources())?;
+    if config.watermark.keys.is_none() {
+        output::note(
+            "warning: watermark.keys is not set: this is the development key, which anybody can read and forge",
+        )?;
+    }
+    Ok(provenance::keys(&config.watermark))
 }

@@ -136,7 +136,7 @@ concern! {
 
 concern! {
     /// The invisible mark in every picture.
-    pub struct Watermark = "watermark", read by [Scheduler Worker Verify] {
+    pub struct Watermark = "watermark", read by [Scheduler Worker Verify Watermark] {
         /// The key ring: `id=64 hexadecimal digits`, one a line or with commas between them, the newest first.
         /// Without one the development key is used, with a warning: anybody can forge and erase its marks.
         keys: Option<WatermarkKeys>;

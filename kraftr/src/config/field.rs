@@ -21,6 +21,9 @@ pub enum Role {
     /// `kraftr verify`: nothing is required.
     #[value(skip)]
     Verify,
+    /// `kraftr watermark`: nothing is required.
+    #[value(skip)]
+    Watermark,
 }
 
 impl fmt::Display for Role {
@@ -31,6 +34,7 @@ impl fmt::Display for Role {
             Self::Admin => "admin",
             Self::Model => "model",
             Self::Verify => "verify",
+            Self::Watermark => "watermark",
         })
     }
 }

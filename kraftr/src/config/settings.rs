@@ -30,7 +30,7 @@ impl Scope {
 
     fn requires(self, field: &Field) -> bool {
         match self {
-            Self::Role(Role::Admin | Role::Model | Role::Verify) | Self::Everybody => false,
+            Self::Role(Role::Admin | Role::Model | Role::Verify | Role::Watermark) | Self::Everybody => false,
             Self::Role(role) => field.required && field.is_read_by(role),
         }
     }

@@ -70,6 +70,10 @@ pub enum ForModel {}
 #[derive(Debug, Clone, Copy)]
 pub enum ForVerify {}
 
+/// `kraftr watermark`.
+#[derive(Debug, Clone, Copy)]
+pub enum ForWatermark {}
+
 impl Reader for ForScheduler {
     const ROLE: Role = Role::Scheduler;
 }
@@ -84,6 +88,9 @@ impl Reader for ForModel {
 }
 impl Reader for ForVerify {
     const ROLE: Role = Role::Verify;
+}
+impl Reader for ForWatermark {
+    const ROLE: Role = Role::Watermark;
 }
 
 /// The flags of a role, made from the declarations of its fields, and `--config`.

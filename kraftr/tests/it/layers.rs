@@ -29,7 +29,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "kraftr-worker",
         ],
     ),
-    ("kraftr-benches", &["kraftr"]),
+    ("kraftr-benches", &["kraftr", "kraftr-imaging", "kraftr-provenance"]),
 ];
 
 /// What must not be linked into a crate, not even through others.

@@ -1,14 +1,37 @@
 //! Pixels to the mark in them, without the original.
 
-use std::f32::consts::TAU;
-
 use kraftr_imaging::RgbImage;
-use rayon::prelude::*;
+use rustfft::num_complex::Complex32;
 
-use super::Strength;
-use super::transform::{Layout, SIDE, luma, project};
-use crate::payload::{CODED_BITS, decode, encode};
+use super::lattice::Lattice;
+use super::plane::Plane;
+use super::pose::{Fits, Pose, SYMMETRIES, fit_near, product};
+use super::residual::{Look, residual};
+use super::search::{self, Found};
+use super::spectrum::Spectrum;
+use super::{SIDE_READ_MIN, canonical_scale};
+use crate::payload::{self, CHECK_BITS, CODED_BITS, Decoded};
 use crate::{Key, KeyRing};
+
+/// Pixels that are looked at; larger pictures are shrunk to this many.
+const PIXELS_MAX: usize = 1_400_000;
+/// Code words that are decoded for one key and picture at most. The false-positive bound counts on it.
+pub const ATTEMPTS_MAX: usize = 32;
+/// Fit of the known lines from which a picture is decoded as it lies, which is what most copies do.
+const WHOLE_MIN: f64 = 2.2;
+/// Ways of lying so that are decoded.
+const WHOLE_ATTEMPTS: usize = 2;
+/// Distance in canonical pixels to which the middle of a whole picture may have moved.
+const WHOLE_REACH: i32 = 3;
+/// Fit from which a pose is polished, and from which a polished one is decoded.
+const PEAK_MIN: f64 = 4.2;
+const POLISHED_MIN: f64 = 5.6;
+/// Poses that are polished for each key.
+const CANDIDATES: usize = 8;
+/// Width in lattice steps of the window in which a ring's strength is measured.
+const RING: f32 = 3.0;
+/// Strength that a ring is taken to have at least, in parts of the mean.
+const RING_MIN: f32 = 0.1;
 
 /// What a search for marks found.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,63 +40,187 @@ pub struct Detection {
     pub found: bool,
     /// The payload of the mark.
     pub payload: Option<[u8; 8]>,
-    /// How well the carriers agree with the mark that was read: near 1 just after embedding, less the more
-    /// was lost since; 0 if none was found.
+    /// How well the picture agrees with the mark that was read, in deviations of what chance agrees: 40 and more just
+    /// after embedding, less the more was lost since; 0 if none was found.
     pub score: f64,
     /// Name of the key that the mark was made with.
     pub key: Option<String>,
+    /// How probable it is at most that a picture without a mark of these keys is said to have one.
+    pub bound: f64,
 }
 
-/// Searches `image` for a mark of any of `keys`, at each [`Strength`].
+/// Searches `image` for a mark of any of `keys`.
 ///
-/// Each of these tries takes an unmarked picture for a marked one with probability 2^-48.
+/// At most 32 code words are decoded for each key, and each passes its check of 40 bits by chance with probability
+/// 2^-40, whatever the picture holds.
 pub fn detect(image: &RgbImage, keys: &KeyRing) -> Detection {
-    keys.keys().iter().find_map(|key| read(image, key)).unwrap_or(Detection {
-        found: false,
-        payload: None,
-        score: 0.0,
-        key: None,
-    })
+    let bound = (ATTEMPTS_MAX * keys.keys().len()) as f64 / (1u64 << CHECK_BITS) as f64;
+    let mut read = None;
+    search(image, keys.keys(), &mut |key, word, score| {
+        if word.holds() {
+            read = Some((key.id().to_owned(), word.payload, score));
+        }
+        word.holds()
+    });
+    match read {
+        Some((key, payload, score)) => {
+            Detection { found: true, payload: Some(payload), score, key: Some(key), bound }
+        }
+        None => Detection { found: false, payload: None, score: 0.0, key: None, bound },
+    }
 }
 
-fn read(image: &RgbImage, key: &Key) -> Option<Detection> {
-    let layout = Layout::new(image.width(), image.height(), key)?;
-    let values = values(image, &layout);
-    Strength::ALL.into_iter().find_map(|strength| {
-        let soft = soft(&layout, &values, strength.step());
-        let payload = decode(&soft, key)?;
-        let agreement: f32 = soft.iter().zip(encode(payload, key)).map(|(soft, bit)| soft * bit).sum();
-        let score = f64::from(agreement) / layout.slots.len() as f64;
-        Some(Detection { found: true, payload: Some(payload), score, key: Some(key.id().to_owned()) })
-    })
+/// How many leading bits of its check, of 40, agreed in each code word that [`detect`] decodes in `image`, for measuring
+/// the bound: of words that are no mark's, one in 2^n agrees in n bits or more.
+pub fn attempts(image: &RgbImage, keys: &KeyRing) -> Vec<u32> {
+    let mut checks = Vec::new();
+    search(image, keys.keys(), &mut |_, word, _| {
+        checks.push(word.check);
+        word.holds()
+    });
+    checks
 }
 
-/// The coefficient of each slot.
-fn values(image: &RgbImage, layout: &Layout) -> Vec<f32> {
-    let width = image.width() as usize;
-    let pixels: &[u8] = image;
-    let mut values = vec![0.0; layout.slots.len()];
-    values
-        .par_chunks_exact_mut(layout.per_row)
-        .zip(layout.slots.par_chunks_exact(layout.per_row))
-        .zip(pixels.par_chunks_exact(SIDE * width * 3))
-        .for_each(|((values, slots), rows)| {
-            let blocks = values.chunks_exact_mut(layout.per_block);
-            for (column, (values, slots)) in blocks.zip(slots.chunks_exact(layout.per_block)).enumerate() {
-                let luma = luma(rows, width, column);
-                for (value, slot) in values.iter_mut().zip(slots) {
-                    *value = project(&luma, slot.pattern());
+/// Hands each code word that is decoded to `visit`, with its key and score, until that says to stop.
+fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
+    if image.width().min(image.height()) < SIDE_READ_MIN {
+        return;
+    }
+    let luma = Plane::luma_shrunk(image, PIXELS_MAX);
+    let scale = canonical_scale(luma.width, luma.height);
+    let mut readers: Vec<Reader> = keys.iter().map(Reader::new).collect();
+    let sharp = Spectrum::new(&residual(&luma, Look::SHARP));
+    if readers.iter_mut().any(|reader| reader.whole(&sharp, scale, visit)) {
+        return;
+    }
+    let soft = Spectrum::new(&residual(&luma, Look::SOFT));
+    if readers.iter_mut().any(|reader| reader.whole(&soft, scale, visit)) {
+        return;
+    }
+    let lattices = search::lattices(&sharp, scale);
+    for reader in &mut readers {
+        if reader.among(&sharp, &lattices, visit) {
+            return;
+        }
+    }
+}
+
+/// Is handed a code word with its key and score, and says whether to stop.
+type Visit<'a> = dyn FnMut(&Key, Decoded, f64) -> bool + 'a;
+
+/// Distance in pixels over which matrices count.
+fn reach(spectrum: &Spectrum) -> f64 {
+    0.35 * (spectrum.width * spectrum.height).isqrt() as f64
+}
+
+/// Reads spectra under one key.
+struct Reader<'a> {
+    key: &'a Key,
+    lattice: Lattice,
+    attempts: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(key: &'a Key) -> Self {
+        Self { key, lattice: Lattice::new(key), attempts: 0 }
+    }
+
+    /// Tries the picture as it lies: whole, perhaps scaled, turned by quarters or mirrored.
+    fn whole(&mut self, spectrum: &Spectrum, scale: f64, visit: &mut Visit) -> bool {
+        let mut poses: Vec<(Pose, f64)> = SYMMETRIES
+            .iter()
+            .map(|symmetry| {
+                let matrix = symmetry.map(|entry| entry / scale);
+                fit_near(spectrum, &self.lattice, matrix, WHOLE_REACH)
+            })
+            .collect();
+        poses.sort_by(|a, b| b.1.total_cmp(&a.1));
+        poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
+        poses.truncate(WHOLE_ATTEMPTS);
+        poses.into_iter().any(|(pose, _)| {
+            let (pose, _) = pose.polished(spectrum, &self.lattice, reach(spectrum), 0.5);
+            self.attempt(spectrum, pose, visit)
+        })
+    }
+
+    /// Tries the best of the lattices.
+    fn among(&mut self, spectrum: &Spectrum, lattices: &[Found], visit: &mut Visit) -> bool {
+        let mut fits = Fits::new();
+        let mut poses: Vec<(Pose, f64)> = Vec::new();
+        for (_, lattice) in lattices {
+            for symmetry in SYMMETRIES {
+                let (pose, fit) = fits.best(spectrum, &self.lattice, product(symmetry, *lattice));
+                if fit >= PEAK_MIN {
+                    poses.push((pose, fit));
                 }
             }
-        });
-    values
+        }
+        poses.sort_by(|a, b| b.1.total_cmp(&a.1));
+        poses.truncate(CANDIDATES);
+        let polish = |(pose, _): &(Pose, f64)| pose.polished(spectrum, &self.lattice, reach(spectrum), 1.0);
+        let mut polished: Vec<(Pose, f64)> = poses.iter().map(polish).collect();
+        polished.retain(|(_, fit)| *fit >= POLISHED_MIN);
+        polished.sort_by(|a, b| b.1.total_cmp(&a.1));
+        polished.into_iter().any(|(pose, _)| self.attempt(spectrum, pose, visit))
+    }
+
+    /// Decodes the mark as it lies in `pose`.
+    fn attempt(&mut self, spectrum: &Spectrum, pose: Pose, visit: &mut Visit) -> bool {
+        if self.attempts == ATTEMPTS_MAX {
+            return false;
+        }
+        self.attempts += 1;
+        let weights = Rings::new(&self.lattice, &pose.known(spectrum, &self.lattice));
+        let mut soft = [0.0; CODED_BITS];
+        for carrier in &self.lattice.carriers {
+            let value = pose.read(spectrum, carrier.line) * weights.of(carrier.line.radius());
+            for ((bit, sign), part) in carrier.slots.iter().zip([value.re, value.im]) {
+                soft[usize::from(*bit)] += sign * part;
+            }
+        }
+        let word = payload::decode(&soft, self.key);
+        let score = if word.holds() { self.score(spectrum, pose, word) } else { 0.0 };
+        visit(self.key, word, score)
+    }
+
+    /// How well all lines agree with the mark of `word`.
+    fn score(&self, spectrum: &Spectrum, pose: Pose, word: Decoded) -> f64 {
+        let coded = payload::encode(word.payload, self.key);
+        let values: Vec<Complex32> = self
+            .lattice
+            .values(&coded)
+            .map(|(line, value)| pose.read(spectrum, line) * value.conj())
+            .collect();
+        super::pose::fit(&values)
+    }
 }
 
-/// For each coded bit, the sum over its slots of 1 (on the lattice of a one) to -1 (on that of a zero).
-fn soft(layout: &Layout, values: &[f32], step: f32) -> [f32; CODED_BITS] {
-    let mut soft = [0.0; CODED_BITS];
-    for (slot, value) in layout.slots.iter().zip(values) {
-        soft[usize::from(slot.bit)] += (TAU * (value / step - slot.dither)).cos();
+/// How much a line counts, by its radius: what the known lines of its ring still carry over their noise.
+struct Rings(Vec<f32>);
+
+impl Rings {
+    fn new(lattice: &Lattice, known: &[Complex32]) -> Self {
+        let values: Vec<(f32, Complex32)> =
+            lattice.known.iter().map(|known| known.line.radius()).zip(known.iter().copied()).collect();
+        let ring = |radius: f32| {
+            let (mut sum, mut power, mut count) = (0.0, 0.0, 0.0);
+            for (other, value) in &values {
+                let weight = (-((other - radius) / RING).powi(2) / 2.0).exp();
+                sum += weight * value.re;
+                power += weight * value.norm_sqr();
+                count += weight;
+            }
+            let (mean, power) = (sum / count, power / count);
+            (mean, (power / 2.0 - mean * mean / 2.0).max(power / 8.0).max(f32::MIN_POSITIVE))
+        };
+        let rings: Vec<(f32, f32)> = (0..=32).map(|radius| ring(radius as f32)).collect();
+        let mean = values.iter().map(|(_, value)| value.re).sum::<f32>() / values.len() as f32;
+        let least = RING_MIN * mean.max(0.0);
+        Self(rings.into_iter().map(|(strength, noise)| strength.max(least) / noise).collect())
     }
-    soft
+
+    fn of(&self, radius: f32) -> f32 {
+        let at = (radius as usize).min(self.0.len() - 2);
+        self.0[at] + (self.0[at + 1] - self.0[at]) * (radius - at as f32)
+    }
 }

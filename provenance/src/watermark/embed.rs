@@ -1,16 +1,19 @@
 //! Pixels to marked pixels.
 
 use kraftr_imaging::RgbImage;
-use rayon::prelude::*;
 
-use super::transform::{Layout, Pattern, SIDE, Slot, luma, project};
-use super::{SIDE_MIN, Strength};
+use super::lattice::Lattice;
+use super::plane::Plane;
+use super::quality::Limits;
+use super::texture::{Masking, Texture};
+use super::tile::Tile;
+use super::{SIDE_MIN, Strength, canonical_scale};
 use crate::{Key, MarkError, payload};
 
-/// Passes over a block at most: clipping and rounding to 8 bits undo a part of each.
-const PASSES: usize = 6;
-/// A carrier this near to its lattice point, in steps, is left as it is.
-const NEAR: f32 = 0.08;
+/// How a mark follows texture: steeply where sight is the limit, so that plain ground takes little of it, and less so
+/// where energy is, so that busy ground does not take all.
+const SIGHT: Masking = Masking(0.63);
+const ENERGY: Masking = Masking(0.45);
 
 /// Hides `payload` in `image` under `key`. The same input gives the same output.
 pub fn embed(
@@ -20,79 +23,31 @@ pub fn embed(
     strength: Strength,
 ) -> Result<RgbImage, MarkError> {
     let (width, height) = image.dimensions();
-    let layout =
-        Layout::new(width, height, key).ok_or(MarkError::TooSmall { width, height, side_min: SIDE_MIN })?;
-    let lattice = Lattice { coded: &payload::encode(payload, key), step: strength.step() };
-    let width = width as usize;
+    if width.min(height) < SIDE_MIN {
+        return Err(MarkError::TooSmall { width, height, side_min: SIDE_MIN });
+    }
+    let luma = Plane::luma(image);
+    let pitch = canonical_scale(luma.width, luma.height).recip();
+    let tile = Tile::new(&Lattice::new(key), &payload::encode(payload, key));
+    let wave = tile.spread(luma.width, luma.height, pitch);
+    let texture = Texture::new(&luma, pitch);
+    let masked = |masking| {
+        let mut pattern = texture.heights(masking);
+        pattern.iter_mut().zip(&wave).for_each(|(height, wave)| *height *= wave);
+        let limits = Limits::new(image, &luma, &pattern);
+        (pattern, limits)
+    };
+    let (mut pattern, mut limits) = masked(SIGHT);
+    if limits.energy < limits.plain.min(limits.ssim) {
+        (pattern, limits) = masked(ENERGY);
+    }
+    let height = limits.height() * strength.factor();
     let mut marked = image.clone();
-    let pixels: &mut [u8] = &mut marked;
-    pixels
-        .par_chunks_exact_mut(SIDE * width * 3)
-        .zip(layout.slots.par_chunks_exact(layout.per_row))
-        .for_each(|(rows, slots)| {
-            for (column, slots) in slots.chunks_exact(layout.per_block).enumerate() {
-                lattice.mark(rows, width, column, slots);
-            }
-        });
+    for (pixel, change) in marked.chunks_exact_mut(3).zip(&pattern) {
+        let change = (change * height).round() as i16;
+        for level in pixel {
+            *level = i16::from(*level).saturating_add(change).clamp(0, 255) as u8;
+        }
+    }
     Ok(marked)
-}
-
-struct Lattice<'a> {
-    coded: &'a [f32],
-    step: f32,
-}
-
-impl Lattice<'_> {
-    /// Moves the carriers of a block onto their lattices, as far as 8-bit pixels allow.
-    ///
-    /// The change is kept as real numbers beside the original pixels, so that what rounding and clipping
-    /// take in one pass is asked of the other pixels in the next.
-    fn mark(&self, rows: &mut [u8], width: usize, column: usize, slots: &[Slot]) {
-        let original = pixels(rows, width, column);
-        let mut change: Pattern = [0.0; SIDE * SIDE];
-        for _ in 0..PASSES {
-            let now = luma(rows, width, column);
-            let mut done = true;
-            for slot in slots {
-                let miss = self.miss(project(&now, slot.pattern()), *slot);
-                if miss.abs() > NEAR * self.step {
-                    done = false;
-                    change.iter_mut().zip(slot.pattern()).for_each(|(change, wave)| *change += miss * wave);
-                }
-            }
-            if done {
-                break;
-            }
-            write(rows, width, column, &original, &change);
-        }
-    }
-
-    /// The way from `value` to the nearest lattice point that stands for the slot's bit.
-    fn miss(&self, value: f32, slot: Slot) -> f32 {
-        let half = if self.coded[usize::from(slot.bit)] > 0.0 { 0.0 } else { 0.5 };
-        let at = value / self.step - slot.dither - half;
-        (at.round() - at) * self.step
-    }
-}
-
-fn pixels(rows: &[u8], width: usize, column: usize) -> [u8; SIDE * SIDE * 3] {
-    let mut block = [0; SIDE * SIDE * 3];
-    for (y, line) in block.chunks_exact_mut(SIDE * 3).enumerate() {
-        let start = (y * width + column * SIDE) * 3;
-        line.copy_from_slice(&rows[start..start + SIDE * 3]);
-    }
-    block
-}
-
-fn write(rows: &mut [u8], width: usize, column: usize, original: &[u8], change: &Pattern) {
-    for (y, (line, change)) in original.chunks_exact(SIDE * 3).zip(change.chunks_exact(SIDE)).enumerate() {
-        let start = (y * width + column * SIDE) * 3;
-        let target = rows[start..start + SIDE * 3].chunks_exact_mut(3);
-        for ((target, pixel), change) in target.zip(line.chunks_exact(3)).zip(change) {
-            let change = change.round() as i16;
-            for (target, sample) in target.iter_mut().zip(pixel) {
-                *target = (i16::from(*sample).saturating_add(change)).clamp(0, 255) as u8;
-            }
-        }
-    }
 }

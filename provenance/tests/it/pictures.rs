@@ -19,7 +19,7 @@ pub(crate) fn numbers(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// One of: a flat colour, a gradient, flat boxes, smooth noise, noise.
+/// One of: a flat colour, a gradient, flat boxes, smooth noise, a colour with noise.
 pub(crate) fn picture(seed: u64, width: u32, height: u32) -> RgbImage {
     let mut next = numbers(seed);
     let mut colour = move || [next() as u8, next() as u8, next() as u8];
@@ -41,7 +41,11 @@ pub(crate) fn picture(seed: u64, width: u32, height: u32) -> RgbImage {
             let few = RgbImage::from_fn(17, 13, |_, _| colour().into());
             resize(&few, width, height, Filter::Bilinear).unwrap()
         }
-        _ => RgbImage::from_fn(width, height, |_, _| colour().into()),
+        _ => RgbImage::from_fn(width, height, |_, _| {
+            let noise = colour();
+            let level = |n: usize| a[n].saturating_sub(24).saturating_add(noise[n] % 48);
+            [level(0), level(1), level(2)].into()
+        }),
     }
 }
 
@@ -62,4 +66,54 @@ pub(crate) fn stored(image: &RgbImage, encoding: Encoding) -> RgbImage {
 pub(crate) fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     let square: f64 = a.iter().zip(b.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
     10.0 * (255.0f64.powi(2) * a.len() as f64 / square).log10()
+}
+
+/// A part of a picture.
+pub(crate) fn crop(image: &RgbImage, left: u32, top: u32, width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| *image.get_pixel(x + left, y + top))
+}
+
+/// Left and right changed over.
+pub(crate) fn mirrored(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
+    RgbImage::from_fn(width, height, |x, y| *image.get_pixel(width - 1 - x, y))
+}
+
+/// Turned clockwise.
+pub(crate) fn quarter_turned(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
+    RgbImage::from_fn(height, width, |x, y| *image.get_pixel(y, height - 1 - x))
+}
+
+/// Turned about its middle on a black canvas of the same size.
+pub(crate) fn turned(image: &RgbImage, degrees: f64) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    let (middle_x, middle_y) = (f64::from(width) / 2.0 - 0.5, f64::from(height) / 2.0 - 0.5);
+    RgbImage::from_fn(width, height, |x, y| {
+        let (x, y) = (f64::from(x) - middle_x, f64::from(y) - middle_y);
+        let (x, y) = (cos * x + sin * y + middle_x, cos * y - sin * x + middle_y);
+        if x < 0.0 || y < 0.0 || x >= f64::from(width - 1) || y >= f64::from(height - 1) {
+            return [0; 3].into();
+        }
+        let (left, top) = (x as u32, y as u32);
+        let (right, below) = (x.fract(), y.fract());
+        let channel = |n: usize| {
+            let at = |x: u32, y: u32| f64::from(image.get_pixel(x, y)[n]);
+            let upper = at(left, top) * (1.0 - right) + at(left + 1, top) * right;
+            let lower = at(left, top + 1) * (1.0 - right) + at(left + 1, top + 1) * right;
+            (upper * (1.0 - below) + lower * below).round() as u8
+        };
+        [channel(0), channel(1), channel(2)].into()
+    })
+}
+
+/// Each sample changed by itself.
+pub(crate) fn changed(image: &RgbImage, change: impl Fn(f64) -> f64) -> RgbImage {
+    let levels: Vec<u8> =
+        (0..=255).map(|level| change(f64::from(level)).round().clamp(0.0, 255.0) as u8).collect();
+    let (width, height) = image.dimensions();
+    RgbImage::from_fn(width, height, |x, y| {
+        image.get_pixel(x, y).0.map(|level| levels[usize::from(level)]).into()
+    })
 }
