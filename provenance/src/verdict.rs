@@ -26,7 +26,7 @@ pub enum Verdict {
 pub struct Mark {
     /// The payload of the mark, where there is one.
     pub payload: Option<[u8; 8]>,
-    /// How well it agrees with the pixels.
+    /// How well it agrees with the pixels, as [`detect`] tells.
     pub score: f64,
     /// The name of its key.
     pub key: Option<String>,

@@ -119,7 +119,7 @@ fn lines(found: &Value) -> Vec<String> {
         let (score, bound) = (mark["score"].as_f64(), mark["false_positive_bound"].as_f64());
         let key = mark["key"].as_str().map_or_else(String::new, |key| format!(", key {key}"));
         format!(
-            "found, score {:.2}, false-positive bound {:.1e}{key}",
+            "found, score {:.1}, false-positive bound {:.1e}{key}",
             score.unwrap_or(0.0),
             bound.unwrap_or(1.0)
         )

@@ -67,14 +67,15 @@ pub(super) struct View {
 struct Watermark {
     /// Whether they carry a mark of this installation's keys.
     found: bool,
-    /// How well the mark agrees with the pixels; near 1 just after it was made.
-    #[schema(example = 0.96)]
+    /// How well the mark agrees with the pixels, in deviations of what chance agrees: 40 and more just after it was made,
+    /// 10 at the end of what can be read.
+    #[schema(example = 41.2)]
     score: f64,
     /// The name of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     /// How probable it is at most that an unmarked picture is taken for a marked one.
-    #[schema(example = 1.7e-13)]
+    #[schema(example = 2.9e-11)]
     false_positive_bound: f64,
 }
 
