@@ -7,7 +7,7 @@ use kraftr_imaging::{Limits, RgbImage, decode};
 use kraftr_models::Registry;
 use kraftr_protocol::message::{Control, Grant};
 use kraftr_protocol::spec::{Prompt, SceneSpec, with_scene};
-use kraftr_protocol::{Event, EventBody, FailureCode, ProgressBody};
+use kraftr_protocol::{Class, Event, EventBody, FailureCode, ProgressBody};
 use kraftr_worker::WorkerConfig;
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ fn releases() -> TempDir {
         ("dresser", include_str!("../../../models/tests/fixtures/scene-dresser.toml")),
     ] {
         let slower = manifest
-            .replace("size = [64, 64]", "size = [384, 384]")
+            .replace("size = [64, 64]", "size = [128, 128]")
             .replace("steps_max = 10", "steps_max = 100");
         fs::write(folder.path().join(format!("{name}.toml")), slower).unwrap();
         let random = open(&folder).init(name, folder.path(), 3, |_, _| ()).unwrap();
@@ -49,9 +49,9 @@ fn plain(fleet: &Fleet, n: u128) -> Grant {
     fleet.grant(n, DRESSER, DRESSING)
 }
 
-/// A render whose scene takes so many steps.
+/// A render whose scene takes so many steps; urgent ones overtake it.
 fn placed(fleet: &Fleet, n: u128, steps: u32) -> Grant {
-    let mut grant = plain(fleet, n);
+    let mut grant = Grant { class: Class::Batch, ..plain(fleet, n) };
     let (release, prompt) = (PAINTER.to_owned(), Prompt::new("a terrace above the sea"));
     grant.spec.scene = Some(SceneSpec { release, prompt, steps, guidance: 4.0 });
     grant
@@ -163,7 +163,7 @@ async fn a_render_without_a_scene_is_the_same_with_a_painter_beside_it() {
     (beside.person, beside.garment) = (plain(&fleet, 2).person, plain(&fleet, 2).garment);
     fleet.submit(beside.clone()).await;
     let event = fleet.event().await;
-    assert_eq!(event.render, beside.render, "it does not wait for the painting");
+    assert_eq!(event.render, beside.render, "it overtakes the painting");
     assert!(picture(&fleet, &event) == alone, "a painter that paints");
     fleet.tell(Control::Cancel { render: painted.render });
     assert_eq!(fleet.event().await.render, painted.render);
