@@ -196,6 +196,17 @@ fn scenes_are_painted_without_a_server_and_what_is_missing_is_named() {
         line.extend(scene.iter().flat_map(|scene| ["--scene", *scene]));
         run(line)
     };
+    let listed = || {
+        let folder = arg(place.path());
+        let said = stdout_of(&run(["model", "--manifests", folder, "--weights", folder, "list"]));
+        let row = said.lines().find(|line| line.starts_with("dresser-random ")).unwrap();
+        (
+            row.contains(" painter-random "),
+            row.contains(" missing "),
+            said.contains("dresser-random takes no scenes here"),
+        )
+    };
+    assert_eq!(listed(), (true, false, false));
     let (plain, placed) = (path("plain.png"), path("placed.png"));
     stdout_of(&render(MODEL, None, &plain));
     stdout_of(&render(MODEL, Some("a terrace above the sea"), &placed));
@@ -204,6 +215,7 @@ fn scenes_are_painted_without_a_server_and_what_is_missing_is_named() {
     let said = failure_of(&render("demo-tryon", Some("a beach"), &placed), 1);
     assert!(said.contains("demo-tryon takes no scenes"), "{said}");
     fs::remove_file(path("painter-random-vae.safetensors")).unwrap();
+    assert_eq!(listed(), (false, true, true));
     let said = failure_of(&render(MODEL, Some("a beach"), &placed), 1);
     assert!(said.contains("painter-random-vae.safetensors"), "{said}");
     assert!(said.contains("`kraftr model pull painter-random` fetches it"), "{said}");

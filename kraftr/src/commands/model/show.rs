@@ -20,6 +20,11 @@ struct Listed<'a> {
     /// Whether everything is there that loading needs.
     present: bool,
     missing: Vec<&'a str>,
+    /// The release that paints its scenes, where it offers any.
+    scene: Option<&'a str>,
+    /// Why they cannot be painted here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scene_missing: Option<String>,
 }
 
 impl<'a> Listed<'a> {
@@ -35,6 +40,8 @@ impl<'a> Listed<'a> {
             licence: &manifest.licence,
             present: registry.is_present(manifest),
             missing: missing.map(|file| file.name.as_str()).collect(),
+            scene: manifest.scene.as_deref(),
+            scene_missing: registry.painter(manifest).err().map(|error| error.to_string()),
         }
     }
 }
@@ -47,7 +54,7 @@ pub(super) fn list(registry: &Registry, json: bool) -> Result<()> {
         output::json(&listed)?;
         return Ok(());
     }
-    let head = ["RELEASE", "WEIGHTS", "TASK", "PIXELS", "STEPS", "CREDITS", "TITLE"];
+    let head = ["RELEASE", "WEIGHTS", "TASK", "PIXELS", "STEPS", "CREDITS", "SCENES", "TITLE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (row, manifest) in listed.iter().zip(registry.manifests()) {
         let [width, height] = row.size;
@@ -58,6 +65,12 @@ pub(super) fn list(registry: &Registry, json: bool) -> Result<()> {
             format!("{width}x{height}"),
             manifest.quality(Quality::Balanced).steps.to_string(),
             row.price.to_string(),
+            match (row.scene, &row.scene_missing) {
+                (None, _) => "none",
+                (Some(painter), None) => painter,
+                (Some(_), Some(_)) => "missing",
+            }
+            .to_owned(),
             row.title.to_owned(),
         ]);
     }
@@ -68,6 +81,9 @@ pub(super) fn list(registry: &Registry, json: bool) -> Result<()> {
         }
         if !row.present {
             output::line(format_args!("{}: `kraftr model pull {0}` fetches its weights", row.release))?;
+        }
+        if let Some(why) = &row.scene_missing {
+            output::line(format_args!("{} takes no scenes here: {why}", row.release))?;
         }
     }
     Ok(())
