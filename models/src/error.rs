@@ -6,7 +6,7 @@ use kraftr_imaging::ImagingError;
 use kraftr_protocol::FailureCode;
 use kraftr_protocol::manifest::{ManifestError, Task};
 
-use crate::device::{DeviceError, Precision};
+use crate::device::DeviceError;
 use crate::person::stage::Missing;
 use crate::weights::contract::Mismatch;
 
@@ -94,17 +94,6 @@ pub enum ModelError {
         field: &'static str,
         /// What it must be.
         message: String,
-    },
-    /// A precision that the release's architecture does not compute in.
-    #[error("{release} does not compute in {asked}; use {}",
-        known.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
-    Precision {
-        /// The release.
-        release: String,
-        /// What was asked for.
-        asked: Precision,
-        /// What it computes in.
-        known: Vec<Precision>,
     },
     /// Inputs of another task than the release's.
     #[error("release {release} does {task}; hand it the inputs of that task")]
@@ -197,7 +186,6 @@ impl ModelError {
             | Self::Onnx { .. }
             | Self::Stage(_)
             | Self::Noncommercial { .. }
-            | Self::Precision { .. }
             | Self::Fixture { .. } => FailureCode::ReleaseUnavailable,
             Self::Picture(_) | Self::Resize(_) => FailureCode::InputInvalid,
             Self::Tensor(error) if is_out_of_memory(error) => FailureCode::OutOfMemory,

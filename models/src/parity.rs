@@ -107,20 +107,12 @@ struct Sampling {
 }
 
 /// Runs the fixture's inputs through its network and compares with what it recorded. Without a precision
-/// that is what suits the device; Stable Diffusion computes in f32 and refuses others.
+/// that is what suits the device.
 pub fn check(fixture: &Path, device: &Device, precision: Option<Precision>) -> Result<Report, ModelError> {
-    let (checks, precision) = match read::<Head>(fixture)?.architecture.as_str() {
-        "fashn-vton" => {
-            let precision = precision.unwrap_or_else(|| Precision::of(device));
-            (fashn_vton(fixture, device, precision)?, precision)
-        }
-        "stable-diffusion" => match precision {
-            None | Some(Precision::F32) => (stable_diffusion::check(fixture, device)?, Precision::F32),
-            Some(asked) => {
-                let release = fixture.display().to_string();
-                return Err(ModelError::Precision { release, asked, known: vec![Precision::F32] });
-            }
-        },
+    let precision = precision.unwrap_or_else(|| Precision::of(device));
+    let checks = match read::<Head>(fixture)?.architecture.as_str() {
+        "fashn-vton" => fashn_vton(fixture, device, precision)?,
+        "stable-diffusion" => stable_diffusion::check(fixture, device, precision)?,
         other => {
             let reason =
                 format!("architecture {other} has no parity check; use fashn-vton or stable-diffusion");

@@ -184,12 +184,9 @@ impl Registry {
         }
     }
 
-    /// What a release computes in on a device: what was asked for, or what suits both.
-    ///
-    /// # Errors
-    /// [`ModelError::Precision`] when it does not compute in what was asked for.
-    pub fn precision(&self, release: &str, device: &Device) -> Result<Precision, ModelError> {
-        Kind::of(self.get(release)?)?.precision(release, self.precision, device)
+    /// What releases compute in on a device: what was asked for, or what suits it.
+    pub fn precision(&self, device: &Device) -> Precision {
+        self.precision.unwrap_or_else(|| Precision::of(device))
     }
 
     /// A manifest equal to one that is there changes nothing, so that the compiled-in ones may also lie in the
@@ -304,7 +301,7 @@ impl Registry {
     pub fn load(&self, release: &str, device: &Device) -> Result<Model, ModelError> {
         let manifest = self.get(release)?;
         self.permit(manifest)?;
-        let precision = self.precision(release, device)?;
+        let precision = self.precision(device);
         if let Some(needed) = manifest.device_memory_bytes {
             device::require_memory(device, needed)?;
         }

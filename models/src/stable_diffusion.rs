@@ -13,6 +13,7 @@ mod blocks;
 pub(crate) mod clip;
 pub(crate) mod config;
 mod latent;
+mod layers;
 pub(crate) mod pipeline;
 mod source;
 pub(crate) mod tokenizer;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::{Check, relative_error};
 use crate::ModelError;
+use crate::device::Precision;
 use crate::sampler::diffusion::{SamplerConfig, Schedule};
 use crate::sampler::guidance::Guidance;
 use crate::stable_diffusion::config::Config;
@@ -46,7 +47,7 @@ struct Walk {
 }
 
 /// Compares everything that was recorded.
-pub(super) fn check(path: &Path, device: &Device) -> Result<Vec<Check>, ModelError> {
+pub(super) fn check(path: &Path, device: &Device, precision: Precision) -> Result<Vec<Check>, ModelError> {
     let fixture: Fixture = super::read(path)?;
     let mistakes = fixture.config.mistakes();
     if !mistakes.is_empty() {
@@ -59,7 +60,7 @@ pub(super) fn check(path: &Path, device: &Device) -> Result<Vec<Check>, ModelErr
         unet: &Weights::read(&beside, "unet.")?,
         vae: &Weights::read(&beside, "vae.")?,
     };
-    let network = StableDiffusion::load(fixture.config.clone(), fixture.size, &parts, device)?;
+    let network = StableDiffusion::load(fixture.config.clone(), fixture.size, &parts, device, precision)?;
     let mut recorded = candle_core::safetensors::load(&beside, device)?;
     for (_, input) in recorded.iter_mut().filter(|(name, _)| name.starts_with("input.")) {
         *input = input.to_dtype(DType::F32)?;

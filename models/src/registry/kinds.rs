@@ -46,15 +46,11 @@ pub(super) struct Kind {
     leave_out_readers: fn(&mut ReleaseManifest),
     /// What it needs beside the files with tensors.
     texts: &'static [Text],
-    /// What it can compute in.
-    precisions: &'static [Precision],
     /// What it cannot do of how a quality takes its steps: fields, and what they must be.
     method_mistakes: fn(&Method) -> Vec<(&'static str, &'static str)>,
     arithmetic: fn(&ReleaseManifest, &Sampling) -> Result<Option<Arithmetic>, ModelError>,
     build: fn(&Files<'_>, &Device, Precision) -> Result<Model, ModelError>,
 }
-
-const ANY: &[Precision] = &[Precision::F32, Precision::F16, Precision::Bf16];
 
 /// Every architecture.
 const KINDS: &[Kind] = &[
@@ -77,7 +73,6 @@ const KINDS: &[Kind] = &[
             PrepareConfig::leave_out_readers(&mut manifest.config);
         },
         texts: &[],
-        precisions: ANY,
         method_mistakes: |_| Vec::new(),
         arithmetic: |manifest, sampling| {
             let (network, sampler, _) = Config::of(manifest)?;
@@ -102,14 +97,13 @@ const KINDS: &[Kind] = &[
                 Ok(random_merges(config.text_encoder.vocab_size, seed))
             },
         }],
-        precisions: &[Precision::F32],
         method_mistakes: stable_diffusion::method_mistakes,
         arithmetic: |manifest, sampling| {
             let config = stable_diffusion::Config::of(manifest)?;
             Ok(Some(config.arithmetic(manifest.size, sampling)))
         },
-        build: |files, device, _| {
-            let networks = StableDiffusion::release(files, device)?;
+        build: |files, device, precision| {
+            let networks = StableDiffusion::release(files, device, precision)?;
             Ok(Model::text_to_image(Arc::clone(files.manifest), networks))
         },
     },
@@ -121,7 +115,6 @@ const KINDS: &[Kind] = &[
         readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
         texts: &[],
-        precisions: ANY,
         method_mistakes: |_| Vec::new(),
         arithmetic: |_, _| Ok(None),
         build: |files, _, _| Ok(Model::try_on(Arc::clone(files.manifest), Noop::new(files.manifest))),
@@ -188,27 +181,6 @@ impl Kind {
     /// What it needs beside the files with tensors.
     pub(super) fn texts(&self) -> &'static [Text] {
         self.texts
-    }
-
-    /// What a release computes in on a device: what was asked for, or what suits both.
-    pub(super) fn precision(
-        &self,
-        release: &str,
-        asked: Option<Precision>,
-        device: &Device,
-    ) -> Result<Precision, ModelError> {
-        match asked {
-            Some(asked) if self.precisions.contains(&asked) => Ok(asked),
-            Some(asked) => Err(ModelError::Precision {
-                release: release.to_owned(),
-                asked,
-                known: self.precisions.to_vec(),
-            }),
-            None => {
-                let suits = Precision::of(device);
-                Ok(if self.precisions.contains(&suits) { suits } else { self.precisions[0] })
-            }
-        }
     }
 
     /// Work of one image.

@@ -1,11 +1,12 @@
 //! The autoencoder: pictures to latents an eighth of their size, and back.
 
-use candle_core::{Module as _, Result, Tensor};
-use candle_nn::{Conv2d, GroupNorm, Linear};
+use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{Downsample, Residual, Upsample, attend, to_pixels, to_tokens};
+use super::layers::{Conv2d, GroupNorm};
 use super::source::Scope;
+use crate::layers::linear::Linear;
 
 /// Sizes of the network, under the reference's names; the defaults are those of Stable Diffusion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,7 +132,7 @@ impl Encoder {
                 x = downsample.forward(&x)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&self.middle.forward(&x)?)?.silu()?)
+        self.conv_out.forward(&self.norm_out.active(&self.middle.forward(&x)?)?)
     }
 }
 
@@ -163,7 +164,7 @@ impl Decoder {
                 x = upsample.forward(&x)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.active(&x)?)
     }
 }
 

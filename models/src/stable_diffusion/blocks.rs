@@ -1,14 +1,17 @@
 //! What UNet and autoencoder are built of: attention, residual blocks, changes of size.
 
-use candle_core::{D, Module as _, Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear};
+use candle_core::{D, DType, Module as _, Result, Tensor};
+use candle_nn::LayerNorm;
 
+use super::layers::{Conv2d, GroupNorm, widely};
 use super::source::Scope;
+use crate::layers::linear::Linear;
 
 /// Scores that are held at once; a query sees every key, so a picture's tokens squared would not fit.
 const SCORES_MAX: usize = 1 << 25;
 
-/// `softmax(q k^T / sqrt(head) + mask) v`: queries `[b, n, width]`, keys and values `[b, m, width]`.
+/// `softmax(q k^T / sqrt(head) + mask) v`: queries `[b, n, width]`, keys and values `[b, m, width]`, in their type. Scores
+/// are made in f32 whatever that is: those of some checkpoints are beyond what f16 holds.
 pub(crate) fn attend(
     q: &Tensor,
     k: &Tensor,
@@ -18,8 +21,9 @@ pub(crate) fn attend(
 ) -> Result<Tensor> {
     let split = |x: &Tensor| {
         let (b, n, width) = x.dims3()?;
-        x.reshape((b, n, heads, width / heads))?.transpose(1, 2)?.contiguous() // (b, heads, n, head)
+        x.to_dtype(DType::F32)?.reshape((b, n, heads, width / heads))?.transpose(1, 2)?.contiguous() // (b, heads, n, head)
     };
+    let stored = q.dtype();
     let (q, k, v) = (split(q)?, split(k)?.t()?.contiguous()?, split(v)?);
     let scale = 1.0 / (q.dim(D::Minus1)? as f64).sqrt();
     let (n, rows) = (q.dim(2)?, q.dim(0)? * heads);
@@ -34,7 +38,7 @@ pub(crate) fn attend(
         candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)
     });
     let mixed = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)?;
-    mixed.transpose(1, 2)?.flatten_from(2) // (b, n, width)
+    mixed.to_dtype(stored)?.transpose(1, 2)?.flatten_from(2) // (b, n, width)
 }
 
 /// Two convolutions beside a shortcut.
@@ -67,13 +71,14 @@ impl Residual {
         })
     }
 
-    /// `[b, into, h, w]` to `[b, out, h, w]`; `time` is `[b, width]`, active.
+    /// `[b, into, h, w]` to `[b, out, h, w]`; `time` is `[b, 1, width]`, active.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut inner = self.convs[0].forward(&self.norms[0].forward(x)?.silu()?)?;
+        let mut inner = self.convs[0].forward(&self.norms[0].active(x)?)?;
         if let (Some(layer), Some(time)) = (&self.time, time) {
-            inner = inner.broadcast_add(&layer.forward(time)?.unsqueeze(2)?.unsqueeze(3)?)?;
+            let shift = layer.forward(time)?.transpose(1, 2)?.unsqueeze(3)?; // (b, out, 1, 1)
+            inner = inner.broadcast_add(&shift)?;
         }
-        let inner = self.convs[1].forward(&self.norms[1].forward(&inner)?.silu()?)?;
+        let inner = self.convs[1].forward(&self.norms[1].active(&inner)?)?;
         match &self.shortcut {
             Some(shortcut) => shortcut.forward(x)? + inner,
             None => x + inner,
@@ -156,7 +161,8 @@ impl TransformerBlock {
         let x = (x + self.own.forward(&normed, &normed)?)?;
         let x = (&x + self.described.forward(&self.norms[1].forward(&x)?, context)?)?;
         let halves = self.gate.forward(&self.norms[2].forward(&x)?)?.chunk(2, D::Minus1)?;
-        let gated = (&halves[0] * halves[1].contiguous()?.gelu_erf()?)?;
+        let gated =
+            widely(&halves[1].contiguous()?, |gate| halves[0].to_dtype(DType::F32)? * gate.gelu_erf()?)?;
         &x + self.out.forward(&gated)?
     }
 }
@@ -198,8 +204,7 @@ pub(crate) struct Downsample {
 impl Downsample {
     pub(crate) fn new(channels: usize, far_only: bool, scope: &Scope<'_>) -> Result<Self> {
         let padding = usize::from(!far_only);
-        let config = Conv2dConfig { padding, stride: 2, ..Conv2dConfig::default() };
-        Ok(Self { conv: scope.at("downsamplers.0.conv").conv(channels, channels, 3, config)?, far_only })
+        Ok(Self { conv: scope.at("downsamplers.0.conv").conv(channels, channels, 3, padding, 2)?, far_only })
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -1,11 +1,13 @@
 //! CLIP's text encoder: what a description looks like to the UNet.
 
 use candle_core::{Module as _, Result, Tensor};
-use candle_nn::{Embedding, LayerNorm, Linear};
+use candle_nn::{Embedding, LayerNorm};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::attend;
+use super::layers::widely;
 use super::source::Scope;
+use crate::layers::linear::Linear;
 
 /// Sizes of the encoder, under the reference's names; the defaults are those of Stable Diffusion 1.5.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,10 +58,10 @@ impl Default for TextConfig {
 
 impl Activation {
     fn forward(self, x: &Tensor) -> Result<Tensor> {
-        match self {
+        widely(x, |x| match self {
             Self::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
             Self::Gelu => x.gelu_erf(),
-        }
+        })
     }
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct TextEncoder {
     positions: Tensor,
     layers: Vec<Layer>,
     norm: LayerNorm,
-    /// `[n, n]`, minus infinity where a token would see a later one.
+    /// `[n, n]` in f32, minus infinity where a token would see a later one.
     mask: Tensor,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kraftr_imaging::RgbImage;
 
 use super::autoencoder::Autoencoder;
@@ -87,8 +87,12 @@ pub(crate) struct Walk {
 }
 
 impl StableDiffusion {
-    /// The release's networks in f32, from its files in the roles `merges`, `text_encoder`, `unet` and `vae`.
-    pub(crate) fn release(files: &Files<'_>, device: &Device) -> Result<Self, ModelError> {
+    /// The release's networks, from its files in the roles `merges`, `text_encoder`, `unet` and `vae`.
+    pub(crate) fn release(
+        files: &Files<'_>,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         let config = Config::of(files.manifest)?;
         let parts = Parts {
             merges: &files.text("merges")?,
@@ -96,15 +100,17 @@ impl StableDiffusion {
             unet: &files.weights("unet")?,
             vae: &files.weights("vae")?,
         };
-        Self::load(config, files.manifest.size, &parts, device)
+        Self::load(config, files.manifest.size, &parts, device, precision)
     }
 
-    /// Networks of any configuration that [`Config::mistakes`] has nothing against.
+    /// Networks of any configuration that [`Config::mistakes`] has nothing against. The autoencoder is in f32 whatever
+    /// the others compute in: it runs once for a picture, and bf16 has a few dozen levels for the brighter half of one.
     pub(crate) fn load(
         config: Config,
         size: [u32; 2],
         parts: &Parts<'_>,
         device: &Device,
+        precision: Precision,
     ) -> Result<Self, ModelError> {
         let refused = |reason: String| ModelError::Config { mistakes: vec![format!("merges: {reason}")] };
         let text = &config.text_encoder;
@@ -114,9 +120,9 @@ impl StableDiffusion {
             let (made, wanted) = (tokenizer.vocabulary(), text.vocab_size);
             return Err(refused(format!("make a vocabulary of {made}, text_encoder.vocab_size is {wanted}")));
         }
-        let file = parts.text_encoder.open(&config.text_contract()?, device, Precision::F32)?;
+        let file = parts.text_encoder.open(&config.text_contract()?, device, precision)?;
         let text = TextEncoder::new(&config.text_encoder, &Scope::top(&Source::File(&file)))?;
-        let file = parts.unet.open(&config.unet_contract()?, device, Precision::F32)?;
+        let file = parts.unet.open(&config.unet_contract()?, device, precision)?;
         let unet = Unet::new(&config.unet, &Scope::top(&Source::File(&file)))?;
         let file = parts.vae.open(&config.vae_contract()?, device, Precision::F32)?;
         let vae = Autoencoder::new(&config.vae, &Scope::top(&Source::File(&file)))?;
@@ -147,9 +153,9 @@ impl StableDiffusion {
         Ok(self.vae.decode(latents)?)
     }
 
-    /// The UNet's answers.
+    /// The UNet's answers, in f32 as everything that walks on.
     pub(crate) fn answer(&self, x: &Tensor, times: &[f64], context: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.unet.forward(x, times, context)?)
+        Ok(self.unet.forward(x, times, context)?.to_dtype(DType::F32)?)
     }
 
     /// What stays of a picture `[1, 3, h, w]`, as much as `matte`, `[1, 1, h, w]` of 0 to 1, says.

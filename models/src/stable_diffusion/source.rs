@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear};
+use candle_nn::LayerNorm;
 
+use super::layers::{Conv2d, GroupNorm};
+use crate::layers::linear::Linear;
 use crate::weights::Tensors;
 use crate::weights::contract::Expected;
 
@@ -90,40 +92,55 @@ impl<'a> Scope<'a> {
 
     /// A linear layer with a bias.
     pub(crate) fn linear(&self, into: usize, out: usize) -> Result<Linear> {
-        Ok(Linear::new(self.tensor("weight", &[out, into])?, Some(self.tensor("bias", &[out])?)))
+        self.made_linear(self.tensor("weight", &[out, into])?, Some(self.tensor("bias", &[out])?))
     }
 
     /// A linear layer without.
     pub(crate) fn linear_no_bias(&self, into: usize, out: usize) -> Result<Linear> {
-        Ok(Linear::new(self.tensor("weight", &[out, into])?, None))
+        self.made_linear(self.tensor("weight", &[out, into])?, None)
     }
 
     /// A linear layer that the file stores as a convolution of one pixel.
     pub(crate) fn linear_as_conv(&self, into: usize, out: usize) -> Result<Linear> {
         let weight = self.tensor("weight", &[out, into, 1, 1])?.reshape((out, into))?;
-        Ok(Linear::new(weight, Some(self.tensor("bias", &[out])?)))
+        self.made_linear(weight, Some(self.tensor("bias", &[out])?))
+    }
+
+    fn made_linear(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
+        match self.source {
+            Source::File(_) => Linear::new(&weight, bias),
+            // Rearranging a stand-in would give it the memory that it does without.
+            Source::List(_) => Ok(Linear::Plain { weight, bias }),
+        }
     }
 
     /// A convolution over `side` x `side` pixels.
-    pub(crate) fn conv(&self, into: usize, out: usize, side: usize, config: Conv2dConfig) -> Result<Conv2d> {
+    pub(crate) fn conv(
+        &self,
+        into: usize,
+        out: usize,
+        side: usize,
+        padding: usize,
+        stride: usize,
+    ) -> Result<Conv2d> {
         let weight = self.tensor("weight", &[out, into, side, side])?;
-        Ok(Conv2d::new(weight, Some(self.tensor("bias", &[out])?), config))
+        Conv2d::new(weight, &self.tensor("bias", &[out])?, padding, stride)
     }
 
     /// A convolution over 3 x 3 pixels that keeps the size.
     pub(crate) fn conv3(&self, into: usize, out: usize) -> Result<Conv2d> {
-        self.conv(into, out, 3, Conv2dConfig { padding: 1, ..Conv2dConfig::default() })
+        self.conv(into, out, 3, 1, 1)
     }
 
     /// A convolution of one pixel.
     pub(crate) fn conv1(&self, into: usize, out: usize) -> Result<Conv2d> {
-        self.conv(into, out, 1, Conv2dConfig::default())
+        self.conv(into, out, 1, 0, 1)
     }
 
     /// A group norm.
     pub(crate) fn group_norm(&self, channels: usize, groups: usize, epsilon: f64) -> Result<GroupNorm> {
         let (scale, shift) = (self.tensor("weight", &[channels])?, self.tensor("bias", &[channels])?);
-        GroupNorm::new(scale, shift, channels, groups, epsilon)
+        GroupNorm::new(&scale, &shift, groups, epsilon)
     }
 
     /// A layer norm.

@@ -1,11 +1,12 @@
 //! The UNet: noise in a latent, given its timestep and a description.
 
-use candle_core::{Device, Module as _, Result, Tensor};
-use candle_nn::{Conv2d, GroupNorm, Linear};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{Downsample, Residual, SpatialTransformer, Upsample};
+use super::layers::{Conv2d, GroupNorm, silu};
 use super::source::Scope;
+use crate::layers::linear::Linear;
 
 /// Sizes of the network, under the reference's names; the defaults are those of Stable Diffusion 1.5.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,7 +158,8 @@ impl Unet {
     /// Answers for latents `[b, in, h, w]`, each at its own timestep, described by `context`, `[b, m, width]`.
     pub(crate) fn forward(&self, x: &Tensor, times: &[f64], context: &Tensor) -> Result<Tensor> {
         let time = waves(times, self.channels, x.device())?;
-        let time = self.time[1].forward(&self.time[0].forward(&time)?.silu()?)?.silu()?;
+        let time = silu(&self.time[0].forward(&time.unsqueeze(1)?)?)?; // (b, 1, width)
+        let time = silu(&self.time[1].forward(&time)?)?;
         let mut x = self.conv_in.forward(x)?;
         let mut skipped = vec![x.clone()];
         for block in &self.down {
@@ -182,7 +184,7 @@ impl Unet {
                 x = upsample.forward(&x)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.active(&x)?)
     }
 }
 

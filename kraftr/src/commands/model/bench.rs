@@ -90,7 +90,7 @@ pub(super) fn run(registry: &Registry, args: &BenchArgs) -> Result<()> {
     let report = Report {
         release: manifest.name.clone(),
         device: device::display(&device),
-        precision: registry.precision(&manifest.name, &device)?.to_string(),
+        precision: registry.precision(&device).to_string(),
         samples: args.samples,
         quality: args.quality,
         steps,

@@ -85,7 +85,7 @@ pub(super) fn run(registry: &Registry, args: &QualitiesArgs) -> Result<()> {
     let report = Report {
         release: manifest.name.clone(),
         device: device::display(&device),
-        precision: registry.precision(&manifest.name, &device)?.to_string(),
+        precision: registry.precision(&device).to_string(),
         seed: args.seed,
         cases: cases.len(),
         ways: measured,
