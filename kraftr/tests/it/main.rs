@@ -14,6 +14,7 @@ mod full_disk;
 mod kill;
 mod layers;
 mod model;
+mod painter;
 mod program;
 mod proxy;
 mod scene;

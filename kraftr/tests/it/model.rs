@@ -65,45 +65,49 @@ source = { hub = "shop/small", revision = "0123456789abcdef0123456789abcdef01234
 "#;
 
 /// A folder of manifests and one of weights.
-struct Place(tempfile::TempDir);
+pub(crate) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         fs::create_dir(place.manifests()).unwrap();
         place.write("small.toml", SMALL);
         place
     }
 
-    fn manifests(&self) -> PathBuf {
+    pub(crate) fn manifests(&self) -> PathBuf {
         self.0.path().join("manifests")
     }
 
-    fn weights(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn weights(&self) -> PathBuf {
         self.0.path().join("weights")
     }
 
-    fn write(&self, name: &str, manifest: &str) {
+    pub(crate) fn write(&self, name: &str, manifest: &str) {
         fs::write(self.manifests().join(name), manifest).unwrap();
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = kraftr();
         command.args(["model", "--manifests", arg(&self.manifests()), "--weights", arg(&self.weights())]);
         command.args(line.split_whitespace()).current_dir(self.0.path());
         command
     }
 
-    fn model(&self, line: &str) -> Output {
+    pub(crate) fn model(&self, line: &str) -> Output {
         self.command(line).output().unwrap()
     }
 
-    fn json(&self, line: &str) -> Value {
+    pub(crate) fn json(&self, line: &str) -> Value {
         serde_json::from_str(&stdout_of(&self.model(line))).unwrap()
     }
 
     /// A manifest for these bytes, and a folder that has them.
-    fn shared(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn shared(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let text = SMALL
             .replace("\"small\"", &format!("\"{name}\""))
             .replace("small.safetensors", &format!("{name}.safetensors"))
@@ -284,6 +288,14 @@ fn a_release_is_shown_with_where_it_is_and_how_to_get_it() {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     assert_eq!(place.json("show small --json")["files"][0]["present"], false);
+    assert!(stdout_of(&place.model("list")).contains("small: `kraftr model pull small` fetches its weights"));
+    let source = SMALL.lines().find(|line| line.starts_with("source = ")).unwrap();
+    place.write("b.toml", &SMALL.replace(source, "").replace("\"small\"", "\"b\""));
+    let said = stdout_of(&place.model("list"));
+    assert!(
+        said.contains("b: its manifest names no source for small.safetensors; `kraftr model pull b --from"),
+        "{said}"
+    );
     let said = failure_of(&place.model("show smal"), 1);
     assert!(said.contains("did you mean small?"), "{said}");
     let said = failure_of(&place.model("check small"), 1);
@@ -408,7 +420,7 @@ fn releases_in_folders_render_without_a_server() {
     assert!(out.exists());
 }
 
-fn decode(path: &Path) -> kraftr_imaging::RgbImage {
+pub(crate) fn decode(path: &Path) -> kraftr_imaging::RgbImage {
     let limits = kraftr_imaging::Limits {
         bytes_max: 1 << 24,
         side_min: 1,
@@ -417,83 +429,4 @@ fn decode(path: &Path) -> kraftr_imaging::RgbImage {
         aspect_max: 8,
     };
     kraftr_imaging::decode(&fs::read(path).unwrap(), &limits).unwrap().image
-}
-
-/// Another architecture and another task, with everything small.
-const PAINTER: &str = r#"
-name = "painter"
-title = "A small painter"
-task = "text-to-image"
-architecture = "stable-diffusion"
-size = [64, 64]
-output_scale = 4
-price = 1
-device_time_ms = 100
-licence = "Apache-2.0"
-defaults = { guidance = 4 }
-quality = { fast = { steps = 1 }, balanced = { steps = 2 }, best = { steps = 3 } }
-limits = { steps_min = 1, steps_max = 10, samples_max = 4 }
-
-[config]
-text_encoder = { vocab_size = 600, hidden_size = 16, intermediate_size = 24, num_hidden_layers = 1,
-                 num_attention_heads = 2, max_position_embeddings = 8 }
-unet = { block_out_channels = [8, 16], down_block_types = ["CrossAttnDownBlock2D", "DownBlock2D"],
-         layers_per_block = 1, cross_attention_dim = 16, attention_head_dim = 2, norm_num_groups = 4 }
-vae = { block_out_channels = [4, 8, 8], layers_per_block = 1, norm_num_groups = 4 }
-"#;
-
-#[test]
-fn a_release_of_text_to_image_goes_the_same_ways() {
-    let place = Place::new();
-    let file = |role: &str| {
-        let pin = "0".repeat(64);
-        format!("[[files]]\nrole = '{role}'\nname = 'painter-{role}'\nsha256 = '{pin}'\nbytes = 1\n")
-    };
-    place.write(
-        "painter.toml",
-        &(PAINTER.to_owned() + &["merges", "text_encoder", "unet", "vae"].map(file).concat()),
-    );
-    let made = stdout_of(&place.model("init painter"));
-    assert!(made.contains("painter-random-merges.txt") && made.contains("painter-random-vae.safetensors"));
-    assert!(stdout_of(&place.model("list")).contains("text-to-image"));
-    assert!(stdout_of(&place.model("show painter-random")).contains("merges"));
-    assert!(stdout_of(&place.model("check painter-random")).contains("painter-random is right"));
-    let bench = place.json("bench painter-random --json");
-    assert_eq!((bench["steps"].as_u64(), bench["precision"].as_str()), (Some(2), Some("f32")));
-    assert!(bench["model_flops_per_image"].as_f64().unwrap() > 1e6);
-
-    let (out, set) = (place.0.path().join("out.png"), place.0.path().join("set.json"));
-    fs::write(&set, r#"[{"prompt": "a beach"}, {"prompt": "a street at night"}]"#).unwrap();
-    let line = format!("compare painter-random painter-random --set {} --out {}", arg(&set), arg(&out));
-    assert!(stdout_of(&place.model(&line)).contains("100.00"), "a release is equal to itself");
-    let said = failure_of(&place.model(&format!("compare small painter-random --out {}", arg(&out))), 1);
-    assert!(said.contains("small is for try-on and painter-random for text-to-image"), "{said}");
-
-    let picture = |name: &str, shade: u8| {
-        let path = place.0.path().join(name);
-        let picture = kraftr_imaging::RgbImage::from_pixel(64, 64, [shade; 3].into());
-        fs::write(&path, kraftr_imaging::encode(&picture, kraftr_imaging::Encoding::Png).unwrap()).unwrap();
-        path
-    };
-    let (keep, matte, painted) =
-        (picture("keep.png", 90), picture("matte.png", 255), place.0.path().join("p.png"));
-    let (manifests, weights) = (place.manifests(), place.weights());
-    let render = |more: &[&str]| {
-        let folders = ["--manifests", arg(&manifests), "--weights", arg(&weights), "--out", arg(&painted)];
-        run([&["render"], &folders[..], more].concat())
-    };
-    stdout_of(&render(&["--prompt", "a beach", "--keep", arg(&keep), "--matte", arg(&matte)]));
-    let pixels = decode(&painted);
-    assert_eq!(pixels.dimensions(), (256, 256));
-    // But for the watermark, the whole picture was to be kept.
-    assert!(pixels.as_raw().iter().all(|byte| byte.abs_diff(90) < 20));
-    for (more, code, part) in [
-        (vec!["--prompt", "a beach", "--model", "small"], 1, "say --person, --garment and --category"),
-        (vec!["--prompt", "a beach", "--model", "painter"], 1, "painter-merges of painter is not in"),
-        (vec!["--prompt", "a beach", "--keep", arg(&keep)], 2, "--matte"),
-        (vec!["--prompt", "a beach", "--category", "tops"], 2, "--category"),
-    ] {
-        let said = failure_of(&render(&more), code);
-        assert!(said.contains(part), "{part} is not in {said}");
-    }
 }

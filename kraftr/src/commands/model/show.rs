@@ -80,13 +80,28 @@ pub(super) fn list(registry: &Registry, json: bool) -> Result<()> {
             output::line(format_args!("{}: {caution}", row.release))?;
         }
         if !row.present {
-            output::line(format_args!("{}: `kraftr model pull {0}` fetches its weights", row.release))?;
+            output::line(format_args!("{}: {}", row.release, how_to_get(manifest, &row.missing)))?;
         }
         if let Some(why) = &row.scene_missing {
             output::line(format_args!("{} takes no scenes here: {why}", row.release))?;
         }
     }
     Ok(())
+}
+
+/// Where files that are missing may come from.
+fn how_to_get(manifest: &ReleaseManifest, missing: &[&str]) -> String {
+    let release = &manifest.name;
+    let is_sourced =
+        |name: &&str| manifest.files.iter().any(|file| file.name == *name && file.source.is_some());
+    if missing.iter().all(is_sourced) {
+        return format!("`kraftr model pull {release}` fetches its weights");
+    }
+    format!(
+        "its manifest names no source for {}; `kraftr model pull {release} --from DIR` takes it from a folder, \
+         `kraftr model init {release}` makes random weights",
+        missing.iter().filter(|name| !is_sourced(name)).copied().collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// A file of a release and where it is.
