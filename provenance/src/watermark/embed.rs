@@ -13,7 +13,7 @@ use crate::{Key, MarkError, payload};
 /// How a mark follows texture: steeply where sight is the limit, so that plain ground takes little of it, and less so
 /// where energy is, so that busy ground does not take all.
 const SIGHT: Masking = Masking(0.63);
-const ENERGY: Masking = Masking(0.45);
+const ENERGY: Masking = Masking(0.41);
 
 /// Hides `payload` in `image` under `key`. The same input gives the same output.
 pub fn embed(
