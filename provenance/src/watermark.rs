@@ -6,6 +6,7 @@ mod lattice;
 mod plane;
 mod pose;
 mod quality;
+mod relief;
 mod residual;
 mod search;
 mod spectrum;

@@ -5,11 +5,11 @@ use rustfft::num_complex::Complex32;
 
 use super::lattice::Lattice;
 use super::plane::Plane;
-use super::pose::{Fits, Pose, SYMMETRIES, fit_near, product};
+use super::pose::{Fits, Matrix, Pose, SYMMETRIES, fit_near, product};
 use super::residual::{Look, residual};
-use super::search::{self, Found};
+use super::search;
 use super::spectrum::Spectrum;
-use super::{SIDE_READ_MIN, canonical_scale};
+use super::{CANONICAL, SIDE_READ_MIN, canonical_scale};
 use crate::payload::{self, CHECK_BITS, CODED_BITS, Decoded};
 use crate::{Key, KeyRing};
 
@@ -88,13 +88,14 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
     }
     let luma = Plane::luma_shrunk(image, PIXELS_MAX);
     let scale = canonical_scale(luma.width, luma.height);
+    let scales = whole_scales(luma.width, luma.height);
     let mut readers: Vec<Reader> = keys.iter().map(Reader::new).collect();
     let sharp = Spectrum::new(&residual(&luma, Look::SHARP));
-    if readers.iter_mut().any(|reader| reader.whole(&sharp, scale, visit)) {
+    if readers.iter_mut().any(|reader| reader.whole(&sharp, &scales, visit)) {
         return;
     }
     let soft = Spectrum::new(&residual(&luma, Look::SOFT));
-    if readers.iter_mut().any(|reader| reader.whole(&soft, scale, visit)) {
+    if readers.iter_mut().any(|reader| reader.whole(&soft, &scales, visit)) {
         return;
     }
     let lattices = search::lattices(&sharp, scale);
@@ -103,6 +104,14 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
             return;
         }
     }
+}
+
+/// Pixels that canonical pixels have if the picture is a whole one, scaled or not. A small one may have been marked at
+/// its size, or be a larger one's thumbnail.
+fn whole_scales(width: usize, height: usize) -> Vec<f64> {
+    let marked = canonical_scale(width, height);
+    let shrunk = ((width * height) as f64).sqrt() / CANONICAL;
+    if shrunk < marked { vec![marked, shrunk] } else { vec![marked] }
 }
 
 /// Is handed a code word with its key and score, and says whether to stop.
@@ -126,13 +135,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Tries the picture as it lies: whole, perhaps scaled, turned by quarters or mirrored.
-    fn whole(&mut self, spectrum: &Spectrum, scale: f64, visit: &mut Visit) -> bool {
-        let mut poses: Vec<(Pose, f64)> = SYMMETRIES
+    fn whole(&mut self, spectrum: &Spectrum, scales: &[f64], visit: &mut Visit) -> bool {
+        let mut poses: Vec<(Pose, f64)> = scales
             .iter()
-            .map(|symmetry| {
-                let matrix = symmetry.map(|entry| entry / scale);
-                fit_near(spectrum, &self.lattice, matrix, WHOLE_REACH)
-            })
+            .flat_map(|scale| SYMMETRIES.map(|symmetry| symmetry.map(|entry| entry / scale)))
+            .map(|matrix| fit_near(spectrum, &self.lattice, matrix, WHOLE_REACH))
             .collect();
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
@@ -144,10 +151,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Tries the best of the lattices.
-    fn among(&mut self, spectrum: &Spectrum, lattices: &[Found], visit: &mut Visit) -> bool {
+    fn among(&mut self, spectrum: &Spectrum, lattices: &[Matrix], visit: &mut Visit) -> bool {
         let mut fits = Fits::new();
         let mut poses: Vec<(Pose, f64)> = Vec::new();
-        for (_, lattice) in lattices {
+        for lattice in lattices {
             for symmetry in SYMMETRIES {
                 let (pose, fit) = fits.best(spectrum, &self.lattice, product(symmetry, *lattice));
                 if fit >= PEAK_MIN {

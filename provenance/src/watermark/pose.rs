@@ -12,6 +12,11 @@ use super::spectrum::Spectrum;
 /// A matrix by rows.
 pub(crate) type Matrix = [f64; 4];
 
+/// Height that lines are taken to have, in units of what hides them, when a pose is polished. A line of height `a` and
+/// known phase, read as `r`, speaks for a pose by `2a Re r`, and one that carries unknown bits by about `a² |r|²`: the
+/// known ones alone are too few to say where the others lie.
+const HEIGHT: f32 = 0.35;
+
 /// From a picture to the tile: a pixel at `x` from the picture's centre shows the tile at `matrix * x + shift`, both in
 /// canonical pixels of the tile.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,29 +71,44 @@ impl Pose {
         fit(&self.known(spectrum, lattice))
     }
 
-    /// The pose near this one that fits best. `reach` is the distance in pixels over which the matrix counts: a step
-    /// of it moves the mark there by as much as a step of the shift does everywhere.
+    /// The pose near this one that is most probable, with the fit of its known lines. `reach` is the distance in pixels
+    /// over which the matrix counts: a step of it moves the mark there by as much as a step of the shift does everywhere.
     pub(crate) fn polished(
-        mut self,
+        self,
         spectrum: &Spectrum,
         lattice: &Lattice,
         reach: f64,
         first: f64,
     ) -> (Self, f64) {
-        let mut best = self.fit(spectrum, lattice);
+        let scale = spectrum.power.max(f64::MIN_POSITIVE).sqrt().recip() as f32;
+        let evidence = |pose: Self, carried: f32| {
+            let known: f32 = pose.known(spectrum, lattice).iter().map(|value| value.re * scale).sum();
+            2.0 * known + HEIGHT * carried
+        };
+        let carried = |matrix: Matrix| -> f32 {
+            let powers =
+                lattice.carriers.iter().map(|carrier| unshifted(spectrum, matrix, carrier.line).norm_sqr());
+            powers.sum::<f32>() * scale * scale
+        };
+        let mut pose = self;
+        let mut power = carried(pose.matrix);
+        let mut best = evidence(pose, power);
         let mut step = first;
         while step > 0.04 {
             let mut improved = false;
             for place in 0..6 {
                 for sign in [step, -step] {
-                    let mut other = self;
+                    let (mut other, mut other_power) = (pose, power);
                     match place {
                         0 | 1 => other.shift[place] += sign,
-                        _ => other.matrix[place - 2] += sign / reach,
+                        _ => {
+                            other.matrix[place - 2] += sign / reach;
+                            other_power = carried(other.matrix);
+                        }
                     }
-                    let fit = other.fit(spectrum, lattice);
-                    if fit > best {
-                        (self, best, improved) = (other, fit, true);
+                    let found = evidence(other, other_power);
+                    if found > best {
+                        (pose, power, best, improved) = (other, other_power, found, true);
                         break;
                     }
                 }
@@ -97,14 +117,26 @@ impl Pose {
                 step /= 2.0;
             }
         }
-        (self, best)
+        (pose, pose.fit(spectrum, lattice))
     }
 }
 
 /// The value at a line without regard to the shift.
 pub(crate) fn unshifted(spectrum: &Spectrum, matrix: Matrix, line: Line) -> Complex32 {
+    let (across, down) = frequency(matrix, line);
+    spectrum.at(across, down)
+}
+
+/// The squared magnitude at a line.
+pub(crate) fn power(spectrum: &Spectrum, matrix: Matrix, line: Line) -> f32 {
+    let (across, down) = frequency(matrix, line);
+    spectrum.power_at(across, down)
+}
+
+/// Where a line lies in the picture's spectrum, in cycles for each pixel, across and down.
+fn frequency(matrix: Matrix, line: Line) -> (f64, f64) {
     let (u, v) = (f64::from(line.u) / TILE as f64, f64::from(line.v) / TILE as f64);
-    spectrum.at(matrix[0] * u + matrix[2] * v, matrix[1] * u + matrix[3] * v)
+    (matrix[0] * u + matrix[2] * v, matrix[1] * u + matrix[3] * v)
 }
 
 /// The sum of the real parts, in deviations that it would have if all phases were random.

@@ -66,7 +66,7 @@ impl Spectrum {
         let readings: Vec<f64> = (0..2_000)
             .map(|n| {
                 let down = frequency(n, 0.569_840_290_998) * if n % 2 == 0 { 1.0 } else { -1.0 };
-                f64::from(self.at(frequency(n, 0.754_877_666_247), down).norm_sqr())
+                f64::from(self.power_at(frequency(n, 0.754_877_666_247), down))
             })
             .collect();
         let mean = readings.iter().sum::<f64>() / readings.len() as f64;
@@ -85,13 +85,25 @@ impl Spectrum {
         if across < 0.0 {
             return self.at(-across, -down).conj();
         }
+        // Pixels of an even number are centred half a pixel beside the origin.
+        let beside = |count: usize| if count.is_multiple_of(2) { 0.5 } else { 0.0 };
+        let angle = across * beside(self.width) + down * beside(self.height);
+        self.between(across, down) * Complex32::cis((-std::f64::consts::TAU * angle) as f32)
+    }
+
+    /// The squared magnitude at a frequency, as [`Spectrum::at`] has it.
+    pub(crate) fn power_at(&self, across: f64, down: f64) -> f32 {
+        if across < 0.0 { self.power_at(-across, -down) } else { self.between(across, down).norm_sqr() }
+    }
+
+    /// The value between the points of the grid.
+    fn between(&self, across: f64, down: f64) -> Complex32 {
         if across > FREQUENCY_MAX || down.abs() > FREQUENCY_MAX {
             return Complex32::ZERO;
         }
-        let (column, row) =
-            (across * self.grid.0 as f64, (down * self.grid.1 as f64).rem_euclid(self.grid.1 as f64));
-        let (first_column, column_weights) = taps(column);
-        let (first_row, row_weights) = taps(row);
+        let row = down * self.grid.1 as f64;
+        let (first_column, column_weights) = taps(across * self.grid.0 as f64);
+        let (first_row, row_weights) = taps(if row < 0.0 { row + self.grid.1 as f64 } else { row });
         let mut sum = Complex32::ZERO;
         for (tap, weight) in column_weights.iter().enumerate() {
             let start = (first_column + tap) * self.stride() + first_row;
@@ -101,47 +113,7 @@ impl Spectrum {
             }
             sum += part * weight;
         }
-        // Pixels of an even number are centred half a pixel beside the origin.
-        let beside = |count: usize| if count.is_multiple_of(2) { 0.5 } else { 0.0 };
-        let angle = across * beside(self.width) + down * beside(self.height);
-        sum * Complex32::cis((-std::f64::consts::TAU * angle) as f32)
-    }
-
-    /// The correlation of the residual with itself moved, by the movement (rows of the grid, wrapped around), of what
-    /// lies within a band of radial frequencies and no nearer to the axes than `off_axis`, in cycles for each pixel.
-    pub(crate) fn autocorrelation(&self, band: (f64, f64), off_axis: f64) -> Plane {
-        let (across, down) = self.grid;
-        let columns = across / 2 + 1;
-        let mut power: Vec<Complex32> = vec![Complex32::ZERO; columns * down];
-        let points = self.points.chunks_exact(self.stride()).skip(MARGIN);
-        let inverse = FftPlanner::new().plan_fft(down, FftDirection::Inverse);
-        let mut scratch = vec![Complex32::ZERO; inverse.get_inplace_scratch_len()];
-        for ((x, power), points) in power.chunks_exact_mut(down).enumerate().zip(points) {
-            let wide = x as f64 / across as f64;
-            if wide > band.1 || wide < off_axis {
-                continue;
-            }
-            for ((y, power), point) in power.iter_mut().enumerate().zip(&points[MARGIN..]) {
-                let tall = y.min(down - y) as f64 / down as f64;
-                let squared = wide * wide + tall * tall;
-                if tall >= off_axis && squared >= band.0 * band.0 && squared <= band.1 * band.1 {
-                    *power = Complex32::from(point.norm_sqr());
-                }
-            }
-            inverse.process_with_scratch(power, &mut scratch);
-        }
-        let real = RealFftPlanner::new().plan_fft_inverse(across);
-        let mut values = vec![0.0; across * down];
-        let mut row = real.make_input_vec();
-        let mut scratch = real.make_scratch_vec();
-        for (y, out) in values.chunks_exact_mut(across).enumerate() {
-            row.iter_mut().enumerate().for_each(|(x, value)| *value = power[x * down + y]);
-            row[0].im = 0.0;
-            row[columns - 1].im = 0.0;
-            real.process_with_scratch(&mut row, out, &mut scratch)
-                .expect("the buffers have the plan's lengths");
-        }
-        Plane { width: across, height: down, values }
+        sum
     }
 }
 
@@ -201,7 +173,7 @@ fn taps(at: f64) -> (usize, &'static [f32; TAPS]) {
         (0..=FINENESS).map(weights).collect()
     });
     let whole = at as usize;
-    let part = ((at - whole as f64) * FINENESS as f64).round() as usize;
+    let part = ((at - whole as f64) * FINENESS as f64 + 0.5) as usize;
     (whole + MARGIN + 1 - TAPS / 2, &WEIGHTS[part])
 }
 

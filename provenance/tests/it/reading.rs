@@ -74,6 +74,7 @@ fn drawings_keep_the_mark_in_what_the_web_makes_of_them() {
         for (what, copy) in [
             ("jpeg 85", jpeg(&marked, 85)),
             ("half size", scaled(0.5)),
+            ("thumbnail", scaled(0.3)),
             ("double size", scaled(2.0)),
             ("crop", cropped.clone()),
             ("crop, jpeg 90", jpeg(&cropped, 90)),
