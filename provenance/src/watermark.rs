@@ -12,6 +12,7 @@ mod search;
 mod spectrum;
 mod texture;
 mod tile;
+mod windows;
 
 pub use detect::{ATTEMPTS_MAX, Detection, attempts, detect};
 pub use embed::embed;

@@ -9,6 +9,7 @@ use super::pose::{Fits, Matrix, Pose, SYMMETRIES, fit_near, product};
 use super::residual::{Look, residual};
 use super::search;
 use super::spectrum::Spectrum;
+use super::windows::{Window, windows};
 use super::{CANONICAL, SIDE_READ_MIN, canonical_scale};
 use crate::payload::{self, CHECK_BITS, CODED_BITS, Decoded};
 use crate::{Key, KeyRing};
@@ -28,6 +29,8 @@ const PEAK_MIN: f64 = 4.2;
 const POLISHED_MIN: f64 = 5.6;
 /// Poses that are polished for each key.
 const CANDIDATES: usize = 8;
+/// Windows that are read together at least.
+const WINDOWS_MIN: usize = 3;
 /// Width in lattice steps of the window in which a ring's strength is measured.
 const RING: f32 = 3.0;
 /// Strength that a ring is taken to have at least, in parts of the mean.
@@ -90,7 +93,8 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
     let scale = canonical_scale(luma.width, luma.height);
     let scales = whole_scales(luma.width, luma.height);
     let mut readers: Vec<Reader> = keys.iter().map(Reader::new).collect();
-    let sharp = Spectrum::new(&residual(&luma, Look::SHARP));
+    let sharp_residual = residual(&luma, Look::SHARP);
+    let sharp = Spectrum::new(&sharp_residual);
     if readers.iter_mut().any(|reader| reader.whole(&sharp, &scales, visit)) {
         return;
     }
@@ -99,8 +103,12 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
         return;
     }
     let lattices = search::lattices(&sharp, scale);
+    if readers.iter_mut().any(|reader| reader.among(&sharp, &lattices, visit)) {
+        return;
+    }
+    let windows = windows(&sharp_residual, scale);
     for reader in &mut readers {
-        if reader.among(&sharp, &lattices, visit) {
+        if reader.piecewise(&windows, visit) {
             return;
         }
     }
@@ -122,6 +130,12 @@ fn reach(spectrum: &Spectrum) -> f64 {
     0.35 * (spectrum.width * spectrum.height).isqrt() as f64
 }
 
+/// How the mark lies in a spectrum.
+struct Placed<'a> {
+    spectrum: &'a Spectrum,
+    pose: Pose,
+}
+
 /// Reads spectra under one key.
 struct Reader<'a> {
     key: &'a Key,
@@ -136,6 +150,11 @@ impl<'a> Reader<'a> {
 
     /// Tries the picture as it lies: whole, perhaps scaled, turned by quarters or mirrored.
     fn whole(&mut self, spectrum: &Spectrum, scales: &[f64], visit: &mut Visit) -> bool {
+        self.lying(spectrum, scales).into_iter().any(|placed| self.attempt(&[placed], visit))
+    }
+
+    /// How the mark may lie in a picture that was not cut, best first.
+    fn lying<'s>(&self, spectrum: &'s Spectrum, scales: &[f64]) -> Vec<Placed<'s>> {
         let mut poses: Vec<(Pose, f64)> = scales
             .iter()
             .flat_map(|scale| SYMMETRIES.map(|symmetry| symmetry.map(|entry| entry / scale)))
@@ -144,10 +163,9 @@ impl<'a> Reader<'a> {
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
         poses.truncate(WHOLE_ATTEMPTS);
-        poses.into_iter().any(|(pose, _)| {
-            let (pose, _) = pose.polished(spectrum, &self.lattice, reach(spectrum), 0.5);
-            self.attempt(spectrum, pose, visit)
-        })
+        let polished =
+            |(pose, _): (Pose, f64)| pose.polished(spectrum, &self.lattice, reach(spectrum), 0.5).0;
+        poses.into_iter().map(|pose| Placed { spectrum, pose: polished(pose) }).collect()
     }
 
     /// Tries the best of the lattices.
@@ -168,36 +186,61 @@ impl<'a> Reader<'a> {
         let mut polished: Vec<(Pose, f64)> = poses.iter().map(polish).collect();
         polished.retain(|(_, fit)| *fit >= POLISHED_MIN);
         polished.sort_by(|a, b| b.1.total_cmp(&a.1));
-        polished.into_iter().any(|(pose, _)| self.attempt(spectrum, pose, visit))
+        polished.into_iter().any(|(pose, _)| self.attempt(&[Placed { spectrum, pose }], visit))
     }
 
-    /// Decodes the mark as it lies in `pose`.
-    fn attempt(&mut self, spectrum: &Spectrum, pose: Pose, visit: &mut Visit) -> bool {
+    /// Tries the windows together, each with a pose of its own.
+    fn piecewise(&mut self, windows: &[Window], visit: &mut Visit) -> bool {
+        let mut fits = Fits::new();
+        let placed: Vec<Placed> =
+            windows.iter().filter_map(|window| self.placed(window, &mut fits)).collect();
+        placed.len() >= WINDOWS_MIN && self.attempt(&placed, visit)
+    }
+
+    /// How the mark lies in a window, if it seems to be there.
+    fn placed<'w>(&self, window: &'w Window, fits: &mut Fits) -> Option<Placed<'w>> {
+        let matrices =
+            window.lattices.iter().flat_map(|lattice| SYMMETRIES.map(|symmetry| product(symmetry, *lattice)));
+        let (pose, fit) = matrices
+            .map(|matrix| fits.best(&window.spectrum, &self.lattice, matrix))
+            .max_by(|a, b| a.1.total_cmp(&b.1))?;
+        if fit < PEAK_MIN {
+            return None;
+        }
+        let (pose, fit) = pose.polished(&window.spectrum, &self.lattice, reach(&window.spectrum), 1.0);
+        (fit >= POLISHED_MIN).then_some(Placed { spectrum: &window.spectrum, pose })
+    }
+
+    /// Decodes the mark that lies so in each of these spectra.
+    fn attempt(&mut self, placed: &[Placed], visit: &mut Visit) -> bool {
         if self.attempts == ATTEMPTS_MAX {
             return false;
         }
         self.attempts += 1;
-        let weights = Rings::new(&self.lattice, &pose.known(spectrum, &self.lattice));
         let mut soft = [0.0; CODED_BITS];
-        for carrier in &self.lattice.carriers {
-            let value = pose.read(spectrum, carrier.line) * weights.of(carrier.line.radius());
-            for ((bit, sign), part) in carrier.slots.iter().zip([value.re, value.im]) {
-                soft[usize::from(*bit)] += sign * part;
+        for Placed { spectrum, pose } in placed {
+            let weights = Rings::new(&self.lattice, &pose.known(spectrum, &self.lattice));
+            for carrier in &self.lattice.carriers {
+                let value = pose.read(spectrum, carrier.line) * weights.of(carrier.line.radius());
+                for ((bit, sign), part) in carrier.slots.iter().zip([value.re, value.im]) {
+                    soft[usize::from(*bit)] += sign * part;
+                }
             }
         }
         let word = payload::decode(&soft, self.key);
-        let score = if word.holds() { self.score(spectrum, pose, word) } else { 0.0 };
+        let score = if word.holds() { self.score(placed, word) } else { 0.0 };
         visit(self.key, word, score)
     }
 
     /// How well all lines agree with the mark of `word`.
-    fn score(&self, spectrum: &Spectrum, pose: Pose, word: Decoded) -> f64 {
+    fn score(&self, placed: &[Placed], word: Decoded) -> f64 {
         let coded = payload::encode(word.payload, self.key);
-        let values: Vec<Complex32> = self
-            .lattice
-            .values(&coded)
-            .map(|(line, value)| pose.read(spectrum, line) * value.conj())
-            .collect();
+        let mut values: Vec<Complex32> = Vec::new();
+        for Placed { spectrum, pose } in placed {
+            values.extend(
+                self.lattice.values(&coded).map(|(line, value)| pose.read(spectrum, line) * value.conj()),
+            );
+        }
         super::pose::fit(&values)
     }
 }

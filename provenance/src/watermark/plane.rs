@@ -89,6 +89,12 @@ impl Plane {
         self.with(values)
     }
 
+    /// The part of this size from there on.
+    pub(crate) fn part(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
+        let rows = self.values.chunks_exact(self.width).skip(top).take(height);
+        Self { width, height, values: rows.flat_map(|row| row[left..left + width].iter().copied()).collect() }
+    }
+
     /// What is left of each pixel without the mean of the box around it, and the mean square of that over the same box.
     pub(crate) fn detail(&self, radius: usize) -> (Self, Self) {
         let mut detail = self.box_mean(radius);

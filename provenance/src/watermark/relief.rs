@@ -47,10 +47,12 @@ struct Chunk {
 }
 
 impl Relief {
-    pub(crate) fn new(spectrum: &Spectrum) -> Self {
+    /// Of frequencies up to `most` cycles for each pixel, across and down.
+    pub(crate) fn new(spectrum: &Spectrum, most: f64) -> Self {
+        let most = most.min(FREQUENCY_MAX);
         let points = (spectrum.width as f64 * FINENESS, spectrum.height as f64 * FINENESS);
-        let half = (points.1 * FREQUENCY_MAX) as usize + 1;
-        let (columns, rows) = ((points.0 * FREQUENCY_MAX) as usize + 2, 2 * half + 1);
+        let half = (points.1 * most) as usize + 1;
+        let (columns, rows) = ((points.0 * most) as usize + 2, 2 * half + 1);
         let power = |index: usize| {
             let down = ((index / columns) as f64 - half as f64) / points.1;
             spectrum.power_at((index % columns) as f64 / points.0, down)

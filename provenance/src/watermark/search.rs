@@ -11,21 +11,23 @@ use super::pose::{self, Matrix, inverse};
 use super::relief::Relief;
 use super::spectrum::Spectrum;
 
-/// Sizes of the tile that are looked at, relative to what the picture would have as it was marked: of pictures that
-/// were only cut and scaled, of those that were turned, and of those that were stretched.
+/// Sizes of the tile that are looked at, relative to what the picture would have as it was marked, in pictures that were
+/// only cut and scaled, and in those that were turned.
 const UPRIGHT: (f64, f64) = (0.3, 3.2);
 const TURNED: (f64, f64) = (0.45, 3.2);
-const STRETCHED: (f64, f64) = (0.6, 1.7);
-/// Stretch of one axis against the other up to which lattices are looked at, and how much they may be turned as well,
-/// in radians.
-const STRETCH: f64 = 1.17;
-const STRETCHED_TURN: f64 = 0.07;
+/// What is looked at in pictures that were stretched.
+const STRETCHED: Distortions = Distortions { sizes: (0.6, 1.7), stretch: 1.17, turn: 0.07 };
+/// What is looked at in parts of a picture that was bent or seen aslant.
+const NEARBY: Distortions = Distortions { sizes: (0.92, 1.09), stretch: 1.09, turn: 0.06 };
 /// Distance of neighbouring lattices, in frequencies that the picture resolves, at the fastest line.
 const STEP: f64 = 0.8;
 const UPRIGHT_STEP: f64 = 0.35;
 /// Lattices of each kind that are looked at closely, and lattices that are left.
 const CLOSE: usize = 12;
 const KEPT: usize = 14;
+/// The same for a part of a picture.
+const NEARBY_CLOSE: usize = 4;
+const NEARBY_KEPT: usize = 2;
 /// Power in deviations from which a lattice may be looked at closely.
 const HEIGHT_MIN: f64 = 3.0;
 /// Distances in upright steps at which the power around a lattice is taken.
@@ -33,129 +35,156 @@ const BESIDE: Range<usize> = 4..12;
 
 /// A lattice as the matrix from the picture to the tile, with how far the power at its lines stands out, in deviations.
 /// Turned by quarters and mirrored it is the same lattice.
-pub(crate) type Found = (f64, Matrix);
+type Found = (f64, Matrix);
 
-/// Lattices that may be the mark's, best first.
-pub(crate) fn lattices(spectrum: &Spectrum, scale: f64) -> Vec<Matrix> {
-    let relief = Relief::new(spectrum);
-    let resolved = Resolved::new(spectrum, scale);
-    let reach = 0.35 * ((spectrum.width * spectrum.height) as f64).sqrt();
-    let mut found = Vec::new();
-    for (seen, climb) in [
-        (upright(&relief, &resolved), false),
-        (turned(&relief, &resolved), true),
-        (stretched(&relief, &resolved), true),
-    ] {
-        for matrix in apart(seen, CLOSE, 2.5 * STEP * resolved.step(scale)) {
-            let matrix = if climb { climbed(spectrum, matrix, reach) } else { matrix };
-            found.push((resolved.sharpness(spectrum, matrix), matrix));
-        }
-    }
-    apart(found, KEPT, UPRIGHT_STEP * resolved.step(scale))
+/// How a picture may have been changed.
+struct Distortions {
+    /// Sizes relative to what is expected.
+    sizes: (f64, f64),
+    /// Stretch of one axis against the other, either way.
+    stretch: f64,
+    /// Turn in radians, either way.
+    turn: f64,
 }
 
-/// How finely a picture tells sizes apart.
-struct Resolved {
+/// Lattices that may be the mark's, best first. `scale` is the number of pixels that a canonical pixel has if the picture
+/// is as it was marked.
+pub(crate) fn lattices(spectrum: &Spectrum, scale: f64) -> Vec<Matrix> {
+    let search = Search::new(spectrum, scale, f64::MAX);
+    let apart = 2.5 * STEP;
+    let mut found = search.measured(search.apart(search.upright(), CLOSE, apart));
+    for seen in [search.turned(), search.stretched(&STRETCHED)] {
+        found.extend(search.measured(search.climbed(search.apart(seen, CLOSE, apart))));
+    }
+    search.apart(found, KEPT, UPRIGHT_STEP)
+}
+
+/// Lattices near the upright one of this `scale` that may be the mark's, best first.
+pub(crate) fn nearby(spectrum: &Spectrum, scale: f64) -> Vec<Matrix> {
+    let fastest = f64::from(RADII.1) / (TILE as f64 * scale * NEARBY.sizes.0);
+    let search = Search::new(spectrum, scale, fastest * NEARBY.stretch.sqrt());
+    let close = search.apart(search.stretched(&NEARBY), NEARBY_CLOSE, 1.5 * STEP);
+    search.apart(search.measured(search.climbed(close)), NEARBY_KEPT, UPRIGHT_STEP)
+}
+
+/// A picture that is searched.
+struct Search<'a> {
+    spectrum: &'a Spectrum,
+    relief: Relief,
+    /// Pixels of a canonical pixel in a picture as it was marked.
     scale: f64,
     /// Part by which a tile of the size 1 changes when its fastest line moves by as much as the picture resolves.
-    unit: f64,
+    resolved: f64,
 }
 
-impl Resolved {
-    fn new(spectrum: &Spectrum, scale: f64) -> Self {
-        let side = ((spectrum.width * spectrum.height) as f64).sqrt();
-        Self { scale, unit: TILE as f64 / (f64::from(RADII.1) * side) }
+impl<'a> Search<'a> {
+    /// Lines are looked for at frequencies up to `most` cycles for each pixel.
+    fn new(spectrum: &'a Spectrum, scale: f64, most: f64) -> Self {
+        let resolved = TILE as f64 / (f64::from(RADII.1) * side(spectrum));
+        Self { spectrum, relief: Relief::new(spectrum, most), scale, resolved }
     }
 
     /// The part by which neighbours of a `size` differ. What is smaller than the picture as it was marked does not fill
     /// it, so that no more is resolved.
     fn step(&self, size: f64) -> f64 {
-        self.unit * size.max(self.scale)
+        self.resolved * size.max(self.scale)
     }
 
     /// Hands each of the `sizes`, relative to the scale, to `visit`, with the part by which it differs from the next.
-    fn sizes(&self, sizes: (f64, f64), part: f64, mut visit: impl FnMut(f64, f64)) {
+    fn sizes(&self, sizes: (f64, f64), mut visit: impl FnMut(f64, f64)) {
         let mut size = self.scale * sizes.0;
         while size < self.scale * sizes.1 {
-            let step = part * self.step(size);
+            let step = STEP * self.step(size);
             visit(size, step);
             size *= 1.0 + step;
         }
     }
 
-    /// How far the power at the lines of a lattice stands out among those of somewhat larger and smaller ones.
-    fn sharpness(&self, spectrum: &Spectrum, matrix: Matrix) -> f64 {
-        let size = (matrix[0] * matrix[3] - matrix[1] * matrix[2]).abs().sqrt().recip();
-        let step = UPRIGHT_STEP * self.unit * size;
-        let scaled = |part: f64| power(spectrum, matrix.map(|entry| entry * part));
-        // Every other one is enough.
-        let beside = BESIDE.step_by(2).map(|steps| steps as f64 * step);
-        let beside: f64 = beside.map(|part| scaled(1.0 + part) + scaled(1.0 - part)).sum();
-        power(spectrum, matrix) - beside / BESIDE.len() as f64
+    /// What is seen of lattices that are neither turned nor stretched: there are so few that each is looked at well.
+    fn upright(&self) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut size = self.scale * UPRIGHT.0;
+        while size < self.scale * UPRIGHT.1 {
+            let matrix = [size.recip(), 0.0, 0.0, size.recip()];
+            found.push((self.relief.height(matrix), matrix));
+            size *= 1.0 + UPRIGHT_STEP * self.resolved * size;
+        }
+        found
+    }
+
+    /// What is seen of lattices at any angle.
+    fn turned(&self) -> Vec<Found> {
+        let mut found = Vec::new();
+        self.sizes(TURNED, |size, step| {
+            let count = (FRAC_PI_2 / step).ceil();
+            let angles = (0..count as u32).map(|turn| f64::from(turn) * FRAC_PI_2 / count);
+            found.extend(angles.filter_map(|angle| self.seen(size, angle, 0.0)));
+        });
+        found
+    }
+
+    /// What is seen of lattices that are wider than high or higher than wide.
+    fn stretched(&self, distortions: &Distortions) -> Vec<Found> {
+        let mut found = Vec::new();
+        self.sizes(distortions.sizes, |size, step| {
+            let stretches = (distortions.stretch.ln() / (2.0 * step)).ceil() as i32;
+            let turns = (distortions.turn / step).ceil() as i32;
+            for stretch in (-stretches..=stretches).map(|stretch| f64::from(stretch) * step) {
+                let angles = (-turns..=turns).map(|turn| f64::from(turn) * step);
+                found.extend(angles.filter_map(|angle| self.seen(size, angle, stretch)));
+            }
+        });
+        found
+    }
+
+    /// The lattice of a tile whose pixels have this `size` in the picture, stretched by the exponential, then turned, if
+    /// its lines stand out.
+    fn seen(&self, size: f64, angle: f64, stretch: f64) -> Option<Found> {
+        let (sin, cos) = angle.sin_cos();
+        let (wide, tall) = (size * stretch.exp(), size / stretch.exp());
+        let matrix = inverse([wide * cos, -tall * sin, wide * sin, tall * cos]);
+        self.relief.glance(matrix).filter(|height| *height > HEIGHT_MIN).map(|height| (height, matrix))
+    }
+
+    /// The best of these lattices that differ by more than so many `steps`, at most so `many`.
+    fn apart(&self, mut all: Vec<Found>, many: usize, steps: f64) -> Vec<Matrix> {
+        let distance = steps * self.step(self.scale);
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut kept: Vec<Matrix> = Vec::new();
+        for (_, matrix) in all {
+            if kept.len() == many {
+                break;
+            }
+            if !kept.iter().any(|other| near(*other, matrix, distance)) {
+                kept.push(matrix);
+            }
+        }
+        kept
+    }
+
+    /// The lattices nearby whose lines have most power.
+    fn climbed(&self, matrices: Vec<Matrix>) -> Vec<Matrix> {
+        matrices.into_iter().map(|matrix| climbed(self.spectrum, matrix)).collect()
+    }
+
+    /// The lattices with how far the power at their lines stands out among those of somewhat larger and smaller ones.
+    fn measured(&self, matrices: Vec<Matrix>) -> Vec<Found> {
+        let sharpness = |matrix: Matrix| {
+            let size = (matrix[0] * matrix[3] - matrix[1] * matrix[2]).abs().sqrt().recip();
+            let step = UPRIGHT_STEP * self.resolved * size;
+            let scaled = |part: f64| power(self.spectrum, matrix.map(|entry| entry * part));
+            // Every other one is enough.
+            let beside = BESIDE.step_by(2).map(|steps| steps as f64 * step);
+            let beside: f64 = beside.map(|part| scaled(1.0 + part) + scaled(1.0 - part)).sum();
+            power(self.spectrum, matrix) - beside / BESIDE.len() as f64
+        };
+        matrices.into_iter().map(|matrix| (sharpness(matrix), matrix)).collect()
     }
 }
 
-/// The best of these lattices that differ by more than `distance`, at most so `many`.
-fn apart(mut all: Vec<Found>, many: usize, distance: f64) -> Vec<Matrix> {
-    all.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut kept: Vec<Matrix> = Vec::new();
-    for (_, matrix) in all {
-        if kept.len() == many {
-            break;
-        }
-        if !kept.iter().any(|other| near(*other, matrix, distance)) {
-            kept.push(matrix);
-        }
-    }
-    kept
-}
-
-/// What is seen of lattices at any angle.
-fn turned(relief: &Relief, resolved: &Resolved) -> Vec<Found> {
-    let mut found = Vec::new();
-    resolved.sizes(TURNED, STEP, |size, step| {
-        let angles = (FRAC_PI_2 / step).ceil();
-        found.extend(
-            (0..angles as u32)
-                .filter_map(|turn| seen(relief, size, f64::from(turn) * FRAC_PI_2 / angles, 0.0)),
-        );
-    });
-    found
-}
-
-/// What is seen of lattices that are wider than high or higher than wide.
-fn stretched(relief: &Relief, resolved: &Resolved) -> Vec<Found> {
-    let mut found = Vec::new();
-    resolved.sizes(STRETCHED, STEP, |size, step| {
-        let stretches = (STRETCH.ln() / (2.0 * step)).ceil() as i32;
-        let turns = (STRETCHED_TURN / step).ceil() as i32;
-        for stretch in (-stretches..=stretches).map(|stretch| f64::from(stretch) * step) {
-            let angles = (-turns..=turns).map(|turn| f64::from(turn) * step);
-            found.extend(angles.filter_map(|angle| seen(relief, size, angle, stretch)));
-        }
-    });
-    found
-}
-
-/// The lattice of a tile whose pixels have this `size` in the picture, stretched by the exponential, then turned, if its
-/// lines stand out.
-fn seen(relief: &Relief, size: f64, angle: f64, stretch: f64) -> Option<Found> {
-    let (sin, cos) = angle.sin_cos();
-    let (wide, tall) = (size * stretch.exp(), size / stretch.exp());
-    let matrix = inverse([wide * cos, -tall * sin, wide * sin, tall * cos]);
-    relief.glance(matrix).filter(|height| *height > HEIGHT_MIN).map(|height| (height, matrix))
-}
-
-/// What is seen of lattices that are neither turned nor stretched: there are so few that each is looked at well.
-fn upright(relief: &Relief, resolved: &Resolved) -> Vec<Found> {
-    let mut found = Vec::new();
-    let mut size = resolved.scale * UPRIGHT.0;
-    while size < resolved.scale * UPRIGHT.1 {
-        let matrix = [size.recip(), 0.0, 0.0, size.recip()];
-        found.push((relief.height(matrix), matrix));
-        size *= 1.0 + UPRIGHT_STEP * resolved.unit * size;
-    }
-    found
+/// Side in pixels of a square with as many.
+fn side(spectrum: &Spectrum) -> f64 {
+    ((spectrum.width * spectrum.height) as f64).sqrt()
 }
 
 /// Whether two matrices differ by at most this part.
@@ -182,7 +211,9 @@ fn power(spectrum: &Spectrum, matrix: Matrix) -> f64 {
 }
 
 /// The lattice nearby whose lines have most power.
-fn climbed(spectrum: &Spectrum, mut matrix: Matrix, reach: f64) -> Matrix {
+fn climbed(spectrum: &Spectrum, mut matrix: Matrix) -> Matrix {
+    // Where a step of the matrix moves the mark by as many pixels, on average.
+    let reach = 0.35 * side(spectrum);
     let mut best = power(spectrum, matrix);
     let mut step = 0.5;
     while step > 0.2 {

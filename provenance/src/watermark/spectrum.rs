@@ -36,6 +36,7 @@ pub(crate) struct Spectrum {
     grid: (usize, usize),
     /// By horizontal, then by vertical frequency, with margins.
     points: Vec<Complex32>,
+    weights: &'static [[f32; TAPS]],
     /// Mean and deviation of the squared magnitude of readings.
     pub(crate) power: f64,
     pub(crate) power_deviation: f64,
@@ -52,6 +53,7 @@ impl Spectrum {
             height: residual.height,
             grid,
             points,
+            weights: weights(),
             power: 0.0,
             power_deviation: 1.0,
         };
@@ -104,16 +106,16 @@ impl Spectrum {
         let row = down * self.grid.1 as f64;
         let (first_column, column_weights) = taps(across * self.grid.0 as f64);
         let (first_row, row_weights) = taps(if row < 0.0 { row + self.grid.1 as f64 } else { row });
-        let mut sum = Complex32::ZERO;
+        let (column_weights, row_weights) = (&self.weights[column_weights], &self.weights[row_weights]);
+        // Along the columns first: neighbours in memory are then added alike, several at once.
+        let mut row = [Complex32::ZERO; TAPS];
         for (tap, weight) in column_weights.iter().enumerate() {
             let start = (first_column + tap) * self.stride() + first_row;
-            let mut part = Complex32::ZERO;
-            for (point, weight) in self.points[start..start + TAPS].iter().zip(row_weights) {
-                part += point * weight;
+            for (sum, point) in row.iter_mut().zip(&self.points[start..start + TAPS]) {
+                *sum += point * weight;
             }
-            sum += part * weight;
         }
-        sum
+        row.iter().zip(row_weights).map(|(sum, weight)| sum * weight).sum()
     }
 }
 
@@ -162,8 +164,8 @@ fn bessel_i0(x: f64) -> f64 {
     1.0 + terms.sum::<f64>()
 }
 
-/// The first point of a reading, counted with the margin, and the weights of the points from there.
-fn taps(at: f64) -> (usize, &'static [f32; TAPS]) {
+/// The weights of the points that a reading takes in, by its place between two points.
+fn weights() -> &'static [[f32; TAPS]] {
     static WEIGHTS: LazyLock<Vec<[f32; TAPS]>> = LazyLock::new(|| {
         let before = (TAPS / 2 - 1) as f64;
         let weights = |part: usize| {
@@ -172,9 +174,15 @@ fn taps(at: f64) -> (usize, &'static [f32; TAPS]) {
         };
         (0..=FINENESS).map(weights).collect()
     });
-    let whole = at as usize;
-    let part = ((at - whole as f64) * FINENESS as f64 + 0.5) as usize;
-    (whole + MARGIN + 1 - TAPS / 2, &WEIGHTS[part])
+    &WEIGHTS
+}
+
+/// The first point of a reading, counted with the margin, and where the weights of the points from there are.
+#[inline]
+fn taps(at: f64) -> (usize, usize) {
+    let whole = at as u32;
+    let part = ((at - f64::from(whole)) * FINENESS as f64 + 0.5) as u32;
+    (whole as usize + MARGIN + 1 - TAPS / 2, part as usize)
 }
 
 /// The transform on the grid, by horizontal, then by vertical frequency.
@@ -251,7 +259,8 @@ mod tests {
         let residual = Plane { width, height, values };
         let grid = (padded(width), padded(height));
         let points = with_margins(&transform(&residual, grid), grid);
-        let spectrum = Spectrum { width, height, grid, points, power: 0.0, power_deviation: 1.0 };
+        let spectrum =
+            Spectrum { width, height, grid, points, weights: weights(), power: 0.0, power_deviation: 1.0 };
         for (across, down) in [(0.1, 0.2), (-0.013, 0.4), (0.003, -0.3), (0.45, -0.001), (-0.2, -0.2)] {
             let mut exact = rustfft::num_complex::Complex64::ZERO;
             for (n, value) in residual.values.iter().enumerate() {

@@ -53,7 +53,11 @@ pub(crate) fn picture(seed: u64, width: u32, height: u32) -> RgbImage {
 pub(crate) fn samples() -> Vec<(PathBuf, RgbImage)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/samples");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let pictures = files.filter(|path| path.extension().is_some_and(|extension| extension == "png"));
+    let mut pictures: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "png")).collect();
+    // Folders are listed in no order.
+    pictures.sort();
+    let pictures = pictures.into_iter();
     pictures.map(|path| (path.clone(), decode(&fs::read(path).unwrap(), &LIMITS).unwrap().image)).collect()
 }
 
@@ -87,12 +91,23 @@ pub(crate) fn quarter_turned(image: &RgbImage) -> RgbImage {
 
 /// Turned about its middle on a black canvas of the same size.
 pub(crate) fn turned(image: &RgbImage, degrees: f64) -> RgbImage {
-    let (width, height) = image.dimensions();
     let (sin, cos) = degrees.to_radians().sin_cos();
+    moved(image, |x, y| (cos * x + sin * y, cos * y - sin * x))
+}
+
+/// Bent like a sheet of paper: lines become waves that are so many pixels high.
+pub(crate) fn bent(image: &RgbImage, pixels: f64) -> RgbImage {
+    let (width, height) = (f64::from(image.width()), f64::from(image.height()));
+    moved(image, |x, y| (x + pixels * (4.0 * y / height).sin(), y + pixels * (4.0 * x / width).sin()))
+}
+
+/// Each pixel taken from where `source` says, both counted from the middle; black where that is outside.
+fn moved(image: &RgbImage, source: impl Fn(f64, f64) -> (f64, f64)) -> RgbImage {
+    let (width, height) = image.dimensions();
     let (middle_x, middle_y) = (f64::from(width) / 2.0 - 0.5, f64::from(height) / 2.0 - 0.5);
     RgbImage::from_fn(width, height, |x, y| {
-        let (x, y) = (f64::from(x) - middle_x, f64::from(y) - middle_y);
-        let (x, y) = (cos * x + sin * y + middle_x, cos * y - sin * x + middle_y);
+        let (x, y) = source(f64::from(x) - middle_x, f64::from(y) - middle_y);
+        let (x, y) = (x + middle_x, y + middle_y);
         if x < 0.0 || y < 0.0 || x >= f64::from(width - 1) || y >= f64::from(height - 1) {
             return [0; 3].into();
         }

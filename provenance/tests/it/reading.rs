@@ -3,7 +3,7 @@ use kraftr_provenance::{Key, KeyRing, MarkError, Strength, detect, embed};
 use proptest::prelude::*;
 
 use crate::pictures::{
-    changed, crop, mirrored, numbers, picture, psnr, quarter_turned, samples, stored, turned,
+    bent, changed, crop, mirrored, numbers, picture, psnr, quarter_turned, samples, stored, turned,
 };
 
 const PAYLOAD: [u8; 8] = *b"\x00\xFFkraft\n";
@@ -74,7 +74,7 @@ fn drawings_keep_the_mark_in_what_the_web_makes_of_them() {
         for (what, copy) in [
             ("jpeg 85", jpeg(&marked, 85)),
             ("half size", scaled(0.5)),
-            ("thumbnail", scaled(0.3)),
+            ("thumbnail", scaled(0.2)),
             ("double size", scaled(2.0)),
             ("crop", cropped.clone()),
             ("crop, jpeg 90", jpeg(&cropped, 90)),
@@ -88,6 +88,14 @@ fn drawings_keep_the_mark_in_what_the_web_makes_of_them() {
         ] {
             assert_reads(&format!("drawing {nth}: {what}"), &copy);
         }
+    }
+}
+
+#[test]
+fn bent_pictures_are_read_window_by_window() {
+    let marked = marked(&drawing(5));
+    for pixels in [8.0, 10.0] {
+        assert_reads(&format!("bent by {pixels} pixels"), &bent(&marked, pixels));
     }
 }
 
