@@ -28,7 +28,7 @@ const WHOLE_REACH: i32 = 3;
 const PEAK_MIN: f64 = 4.2;
 const POLISHED_MIN: f64 = 5.6;
 /// Poses that are polished for each key.
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 6;
 /// Windows that are read together at least.
 const WINDOWS_MIN: usize = 3;
 /// Width in lattice steps of the window in which a ring's strength is measured.

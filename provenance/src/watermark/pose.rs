@@ -94,7 +94,7 @@ impl Pose {
         let mut power = carried(pose.matrix);
         let mut best = evidence(pose, power);
         let mut step = first;
-        while step > 0.04 {
+        while step > 0.06 {
             let mut improved = false;
             for place in 0..6 {
                 for sign in [step, -step] {

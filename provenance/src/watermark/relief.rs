@@ -19,9 +19,9 @@ const CHUNK: usize = 8;
 const ROUNDER: f32 = 12_582_912.0;
 const ROUNDED: u32 = 0x003F_FFFF;
 /// Parts that the lines are looked at in.
-const PARTS: usize = 4;
-/// Deviations from which a lattice is promising.
-const PROMISING: f64 = 1.5;
+const PARTS: usize = 8;
+/// Deviations that one part, and two, must promise before more are looked at.
+const PROMISING: [f64; 2] = [0.5, 1.5];
 
 /// How much power the spectrum has at each frequency, against its surroundings.
 pub(crate) struct Relief {
@@ -82,11 +82,13 @@ impl Relief {
         self.of_parts(matrix, PARTS)
     }
 
-    /// As [`Relief::height`], of half of the lines, if half of these promise something.
+    /// As [`Relief::height`], of half of the lines, if the first of these promise something.
     pub(crate) fn glance(&self, matrix: Matrix) -> Option<f64> {
-        (self.of_parts(matrix, PARTS / 4) > PROMISING).then(|| self.of_parts(matrix, PARTS / 2))
+        let promising = |(index, least): (usize, &f64)| self.of_parts(matrix, index + 1) > *least;
+        PROMISING.iter().enumerate().all(promising).then(|| self.of_parts(matrix, PARTS / 2))
     }
 
+    /// As [`Relief::height`], of so many parts.
     fn of_parts(&self, matrix: Matrix, count: usize) -> f64 {
         let parts = &self.parts[..count];
         let sum = parts.iter().map(|part| self.sum(matrix, part)).sum();
@@ -125,8 +127,8 @@ impl Relief {
 
 /// The lines of a part.
 fn chunks(part: usize) -> Vec<Chunk> {
-    // The first two parts together are every other line.
-    let from = [0, 2, 1, 3][part];
+    // The first two parts together are every fourth line, the first four every other.
+    let from = [0, 4, 2, 6, 1, 5, 3, 7][part];
     let some: Vec<_> = lines().iter().skip(from).step_by(PARTS).collect();
     let frequency = |steps: i16| f32::from(steps) / TILE as f32;
     let (chunks, _) = some.as_chunks::<CHUNK>();

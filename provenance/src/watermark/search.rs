@@ -22,12 +22,16 @@ const NEARBY: Distortions = Distortions { sizes: (0.92, 1.09), stretch: 1.09, tu
 /// Distance of neighbouring lattices, in frequencies that the picture resolves, at the fastest line.
 const STEP: f64 = 0.8;
 const UPRIGHT_STEP: f64 = 0.35;
-/// Lattices of each kind that are looked at closely, and lattices that are left.
-const CLOSE: usize = 12;
-const KEPT: usize = 14;
+/// Lattices that are looked at closely: upright ones, which costs little, and those of each other kind. Lattices that are
+/// left.
+const UPRIGHT_CLOSE: usize = 16;
+const CLOSE: usize = 8;
+const KEPT: usize = 10;
 /// The same for a part of a picture.
 const NEARBY_CLOSE: usize = 4;
 const NEARBY_KEPT: usize = 2;
+/// How far the power at a lattice's lines must stand out in a part of a picture, in deviations.
+const NEARBY_MIN: f64 = 3.5;
 /// Power in deviations from which a lattice may be looked at closely.
 const HEIGHT_MIN: f64 = 3.0;
 /// Distances in upright steps at which the power around a lattice is taken.
@@ -52,19 +56,21 @@ struct Distortions {
 pub(crate) fn lattices(spectrum: &Spectrum, scale: f64) -> Vec<Matrix> {
     let search = Search::new(spectrum, scale, f64::MAX);
     let apart = 2.5 * STEP;
-    let mut found = search.measured(search.apart(search.upright(), CLOSE, apart));
+    let mut found = search.measured(search.apart(search.upright(), UPRIGHT_CLOSE, apart));
     for seen in [search.turned(), search.stretched(&STRETCHED)] {
         found.extend(search.measured(search.climbed(search.apart(seen, CLOSE, apart))));
     }
     search.apart(found, KEPT, UPRIGHT_STEP)
 }
 
-/// Lattices near the upright one of this `scale` that may be the mark's, best first.
+/// Lattices near the upright one of this `scale` that are probably the mark's, best first.
 pub(crate) fn nearby(spectrum: &Spectrum, scale: f64) -> Vec<Matrix> {
     let fastest = f64::from(RADII.1) / (TILE as f64 * scale * NEARBY.sizes.0);
     let search = Search::new(spectrum, scale, fastest * NEARBY.stretch.sqrt());
     let close = search.apart(search.stretched(&NEARBY), NEARBY_CLOSE, 1.5 * STEP);
-    search.apart(search.measured(search.climbed(close)), NEARBY_KEPT, UPRIGHT_STEP)
+    let mut found = search.measured(search.climbed(close));
+    found.retain(|(sharpness, _)| *sharpness > NEARBY_MIN);
+    search.apart(found, NEARBY_KEPT, UPRIGHT_STEP)
 }
 
 /// A picture that is searched.
