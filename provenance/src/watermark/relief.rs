@@ -1,5 +1,7 @@
 //! A spectrum's power at a glance, for trying hundreds of thousands of lattices.
 
+use std::sync::LazyLock;
+
 use super::lattice::{TILE, lines};
 use super::plane::Plane;
 use super::pose::Matrix;
@@ -36,8 +38,6 @@ pub(crate) struct Relief {
     points: (f64, f64),
     mean: f64,
     deviation: f64,
-    /// The lines, each part spread over all radii.
-    parts: [Vec<Chunk>; PARTS],
 }
 
 /// Frequencies of some lines, across and down, in cycles for each canonical pixel.
@@ -73,26 +73,26 @@ impl Relief {
             let row = &levels[y * columns..][..columns - 1];
             values[y << row_bits..][..columns - 1].copy_from_slice(row);
         }
-        let parts = std::array::from_fn(chunks);
-        Self { values, row_bits, columns, rows, points, mean, deviation: variance.sqrt().max(1e-3), parts }
+        Self { values, row_bits, columns, rows, points, mean, deviation: variance.sqrt().max(1e-3) }
     }
 
     /// How much more power there is at the lines than anywhere, in deviations. `matrix` is from the picture to the tile.
     pub(crate) fn height(&self, matrix: Matrix) -> f64 {
-        self.of_parts(matrix, PARTS)
+        let sum = parts().iter().map(|part| self.sum(matrix, part)).sum();
+        self.deviations(sum, parts().iter().map(Vec::len).sum())
     }
 
     /// As [`Relief::height`], of half of the lines, if the first of these promise something.
     pub(crate) fn glance(&self, matrix: Matrix) -> Option<f64> {
-        let promising = |(index, least): (usize, &f64)| self.of_parts(matrix, index + 1) > *least;
-        PROMISING.iter().enumerate().all(promising).then(|| self.of_parts(matrix, PARTS / 2))
-    }
-
-    /// As [`Relief::height`], of so many parts.
-    fn of_parts(&self, matrix: Matrix, count: usize) -> f64 {
-        let parts = &self.parts[..count];
-        let sum = parts.iter().map(|part| self.sum(matrix, part)).sum();
-        self.deviations(sum, parts.iter().map(Vec::len).sum())
+        let (mut sum, mut count) = (0, 0);
+        for (index, part) in parts()[..PARTS / 2].iter().enumerate() {
+            sum += self.sum(matrix, part);
+            count += part.len();
+            if PROMISING.get(index).is_some_and(|least| self.deviations(sum, count) < *least) {
+                return None;
+            }
+        }
+        Some(self.deviations(sum, count))
     }
 
     fn deviations(&self, sum: u32, chunks: usize) -> f64 {
@@ -123,6 +123,12 @@ impl Relief {
         }
         sum
     }
+}
+
+/// The lines in parts, each spread over all radii.
+fn parts() -> &'static [Vec<Chunk>; PARTS] {
+    static LINES: LazyLock<[Vec<Chunk>; PARTS]> = LazyLock::new(|| std::array::from_fn(chunks));
+    &LINES
 }
 
 /// The lines of a part.
