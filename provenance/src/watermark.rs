@@ -30,7 +30,12 @@ const SCALE_MIN: f64 = 0.5;
 /// Pixels of a canonical pixel in a picture as it was marked: a mark grows with its picture, so that it needs no search
 /// after the whole picture was scaled.
 fn canonical_scale(width: usize, height: usize) -> f64 {
-    (((width * height) as f64).sqrt() / CANONICAL).max(SCALE_MIN)
+    proportional_scale(width, height).max(SCALE_MIN)
+}
+
+/// Pixels of a canonical pixel in a picture that was scaled from one large enough to be marked in proportion.
+fn proportional_scale(width: usize, height: usize) -> f64 {
+    ((width * height) as f64).sqrt() / CANONICAL
 }
 
 /// How high a mark stands out: more survives more and is seen sooner.

@@ -10,7 +10,7 @@ use super::residual::{Look, residual};
 use super::search;
 use super::spectrum::Spectrum;
 use super::windows::{Window, windows};
-use super::{CANONICAL, SIDE_READ_MIN, canonical_scale};
+use super::{SIDE_READ_MIN, canonical_scale, proportional_scale};
 use crate::payload::{self, CHECK_BITS, CODED_BITS, Decoded};
 use crate::{Key, KeyRing};
 
@@ -118,17 +118,12 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
 /// its size, or be a larger one's thumbnail.
 fn whole_scales(width: usize, height: usize) -> Vec<f64> {
     let marked = canonical_scale(width, height);
-    let shrunk = ((width * height) as f64).sqrt() / CANONICAL;
+    let shrunk = proportional_scale(width, height);
     if shrunk < marked { vec![marked, shrunk] } else { vec![marked] }
 }
 
 /// Is handed a code word with its key and score, and says whether to stop.
 type Visit<'a> = dyn FnMut(&Key, Decoded, f64) -> bool + 'a;
-
-/// Distance in pixels over which matrices count.
-fn reach(spectrum: &Spectrum) -> f64 {
-    0.35 * (spectrum.width * spectrum.height).isqrt() as f64
-}
 
 /// How the mark lies in a spectrum.
 struct Placed<'a> {
@@ -163,8 +158,7 @@ impl<'a> Reader<'a> {
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
         poses.truncate(WHOLE_ATTEMPTS);
-        let polished =
-            |(pose, _): (Pose, f64)| pose.polished(spectrum, &self.lattice, reach(spectrum), 0.5).0;
+        let polished = |(pose, _): (Pose, f64)| pose.polished(spectrum, &self.lattice, 0.5).0;
         poses.into_iter().map(|pose| Placed { spectrum, pose: polished(pose) }).collect()
     }
 
@@ -182,7 +176,7 @@ impl<'a> Reader<'a> {
         }
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.truncate(CANDIDATES);
-        let polish = |(pose, _): &(Pose, f64)| pose.polished(spectrum, &self.lattice, reach(spectrum), 1.0);
+        let polish = |(pose, _): &(Pose, f64)| pose.polished(spectrum, &self.lattice, 1.0);
         let mut polished: Vec<(Pose, f64)> = poses.iter().map(polish).collect();
         polished.retain(|(_, fit)| *fit >= POLISHED_MIN);
         polished.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -207,7 +201,7 @@ impl<'a> Reader<'a> {
         if fit < PEAK_MIN {
             return None;
         }
-        let (pose, fit) = pose.polished(&window.spectrum, &self.lattice, reach(&window.spectrum), 1.0);
+        let (pose, fit) = pose.polished(&window.spectrum, &self.lattice, 1.0);
         (fit >= POLISHED_MIN).then_some(Placed { spectrum: &window.spectrum, pose })
     }
 

@@ -71,15 +71,9 @@ impl Pose {
         fit(&self.known(spectrum, lattice))
     }
 
-    /// The pose near this one that is most probable, with the fit of its known lines. `reach` is the distance in pixels
-    /// over which the matrix counts: a step of it moves the mark there by as much as a step of the shift does everywhere.
-    pub(crate) fn polished(
-        self,
-        spectrum: &Spectrum,
-        lattice: &Lattice,
-        reach: f64,
-        first: f64,
-    ) -> (Self, f64) {
+    /// The pose near this one that is most probable, with the fit of its known lines. The `first` steps, in pixels, are
+    /// the largest.
+    pub(crate) fn polished(self, spectrum: &Spectrum, lattice: &Lattice, first: f64) -> (Self, f64) {
         let scale = spectrum.power.max(f64::MIN_POSITIVE).sqrt().recip() as f32;
         let evidence = |pose: Self, carried: f32| {
             let known: f32 = pose.known(spectrum, lattice).iter().map(|value| value.re * scale).sum();
@@ -102,7 +96,7 @@ impl Pose {
                     match place {
                         0 | 1 => other.shift[place] += sign,
                         _ => {
-                            other.matrix[place - 2] += sign / reach;
+                            other.matrix[place - 2] += sign / spectrum.reach();
                             other_power = carried(other.matrix);
                         }
                     }

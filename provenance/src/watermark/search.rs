@@ -86,7 +86,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     /// Lines are looked for at frequencies up to `most` cycles for each pixel.
     fn new(spectrum: &'a Spectrum, scale: f64, most: f64) -> Self {
-        let resolved = TILE as f64 / (f64::from(RADII.1) * side(spectrum));
+        let resolved = TILE as f64 / (f64::from(RADII.1) * spectrum.side());
         Self { spectrum, relief: Relief::new(spectrum, most), scale, resolved }
     }
 
@@ -188,11 +188,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Side in pixels of a square with as many.
-fn side(spectrum: &Spectrum) -> f64 {
-    ((spectrum.width * spectrum.height) as f64).sqrt()
-}
-
 /// Whether two matrices differ by at most this part.
 fn near(a: Matrix, b: Matrix, part: f64) -> bool {
     let size = (a[0] * a[3] - a[1] * a[2]).abs().sqrt();
@@ -218,8 +213,6 @@ fn power(spectrum: &Spectrum, matrix: Matrix) -> f64 {
 
 /// The lattice nearby whose lines have most power.
 fn climbed(spectrum: &Spectrum, mut matrix: Matrix) -> Matrix {
-    // Where a step of the matrix moves the mark by as many pixels, on average.
-    let reach = 0.35 * side(spectrum);
     let mut best = power(spectrum, matrix);
     let mut step = 0.5;
     while step > 0.2 {
@@ -227,7 +220,7 @@ fn climbed(spectrum: &Spectrum, mut matrix: Matrix) -> Matrix {
         for place in 0..4 {
             for sign in [step, -step] {
                 let mut other = matrix;
-                other[place] += sign / reach;
+                other[place] += sign / spectrum.reach();
                 let height = power(spectrum, other);
                 if height > best {
                     (matrix, best, improved) = (other, height, true);

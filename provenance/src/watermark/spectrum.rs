@@ -36,6 +36,7 @@ pub(crate) struct Spectrum {
     grid: (usize, usize),
     /// By horizontal, then by vertical frequency, with margins.
     points: Vec<Complex32>,
+    /// As [`weights`] has them, at hand: readings are made by the million.
     weights: &'static [[f32; TAPS]],
     /// Mean and deviation of the squared magnitude of readings.
     pub(crate) power: f64,
@@ -77,6 +78,17 @@ impl Spectrum {
         (mean, variance.sqrt().max(f64::MIN_POSITIVE))
     }
 
+    /// Side in pixels of a square with as many as the picture.
+    pub(crate) fn side(&self) -> f64 {
+        ((self.width * self.height) as f64).sqrt()
+    }
+
+    /// Distance in pixels over which matrices count: a step of one moves the mark there by as many pixels as a step of
+    /// the shift does everywhere.
+    pub(crate) fn reach(&self) -> f64 {
+        0.35 * self.side()
+    }
+
     fn stride(&self) -> usize {
         self.grid.1 + 2 * MARGIN
     }
@@ -108,14 +120,14 @@ impl Spectrum {
         let (first_row, row_weights) = taps(if row < 0.0 { row + self.grid.1 as f64 } else { row });
         let (column_weights, row_weights) = (&self.weights[column_weights], &self.weights[row_weights]);
         // Along the columns first: neighbours in memory are then added alike, several at once.
-        let mut row = [Complex32::ZERO; TAPS];
+        let mut sums = [Complex32::ZERO; TAPS];
         for (tap, weight) in column_weights.iter().enumerate() {
             let start = (first_column + tap) * self.stride() + first_row;
-            for (sum, point) in row.iter_mut().zip(&self.points[start..start + TAPS]) {
+            for (sum, point) in sums.iter_mut().zip(&self.points[start..start + TAPS]) {
                 *sum += point * weight;
             }
         }
-        row.iter().zip(row_weights).map(|(sum, weight)| sum * weight).sum()
+        sums.iter().zip(row_weights).map(|(sum, weight)| sum * weight).sum()
     }
 }
 
