@@ -26,4 +26,4 @@ pub use lane::{Class, Lane};
 pub use manifest::ReleaseManifest;
 pub use spec::{Category, Format, GarmentPhoto, Quality, RenderSpec};
 pub use state::{Status, Transition};
-pub use units::{Credits, Digest, Epoch, GpuMillis, Hasher, Timestamp, WatermarkRef};
+pub use units::{Credits, Digest, Epoch, GpuMillis, Hasher, NotHex, Timestamp, WatermarkRef};

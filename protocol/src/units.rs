@@ -100,6 +100,14 @@ impl utoipa::PartialSchema for Timestamp {
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for Timestamp {}
 
+/// A text is not the hexadecimal digits that are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{digits} hexadecimal digits are needed")]
+pub struct NotHex {
+    /// How many are needed.
+    pub digits: usize,
+}
+
 macro_rules! hex_bytes {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
@@ -119,11 +127,11 @@ macro_rules! hex_bytes {
         }
 
         impl std::str::FromStr for $name {
-            type Err = hex::FromHexError;
+            type Err = NotHex;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let mut bytes = [0; $len];
-                hex::decode_to_slice(text, &mut bytes)?;
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| NotHex { digits: 2 * $len })?;
                 Ok(Self(bytes))
             }
         }
@@ -205,6 +213,15 @@ mod tests {
         assert_eq!(first.of_sample(0), first);
         assert_eq!(first.of_sample(3), WatermarkRef([0, 0, 0, 0, 0, 0, 0, 2]));
         assert_eq!(first.of_sample(3).less_sample(3), first);
+    }
+
+    #[test]
+    fn what_is_not_hexadecimal_is_told_what_is_needed() {
+        for text in ["", "12", "0123456789abcdeg", "0123456789abcdef0"] {
+            let error = text.parse::<WatermarkRef>().unwrap_err();
+            assert_eq!(error.to_string(), "16 hexadecimal digits are needed", "{text}");
+        }
+        assert_eq!("0123456789abcdef".parse::<WatermarkRef>().unwrap().to_string(), "0123456789abcdef");
     }
 
     #[test]
