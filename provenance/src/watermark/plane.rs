@@ -55,36 +55,33 @@ impl Plane {
         Self { width: self.width, height: self.height, values }
     }
 
-    /// The mean over the box of `radius` pixels around each pixel, of what of it lies in the picture.
-    pub(crate) fn box_mean(&self, radius: usize) -> Self {
+    /// The mean over the box of `radius` pixels around each pixel, of what of it lies in the picture, of what `of` makes
+    /// of each value.
+    pub(crate) fn box_mean(&self, radius: usize, of: impl Fn(f32) -> f32) -> Self {
         let (width, height) = (self.width, self.height);
-        let mut across = vec![0.0; width * height];
         let counts: Vec<f32> =
             (0..width).map(|x| span(x, radius, width)).map(|n| (n as f32).recip()).collect();
-        for (row, out) in self.values.chunks_exact(width).zip(across.chunks_exact_mut(width)) {
-            let mut sum: f32 = row[..radius.min(width)].iter().sum();
-            for x in 0..width {
-                if let Some(entering) = row.get(x + radius) {
-                    sum += entering;
-                }
-                if x > radius {
-                    sum -= row[x - radius - 1];
-                }
-                out[x] = sum * counts[x];
-            }
-        }
+        // The means across of the rows that lie in a box; each gives its place to the row that enters when it leaves.
+        let rows = 2 * radius + 1;
+        let mut across = vec![0.0; rows * width];
+        let mut line = vec![0.0; width];
         let mut sums = vec![0.0; width];
-        across.chunks_exact(width).take(radius.min(height)).for_each(|row| add(&mut sums, row, 1.0));
-        let mut values = vec![0.0; width * height];
-        for (y, out) in values.chunks_exact_mut(width).enumerate() {
-            if y + radius < height {
-                add(&mut sums, &across[(y + radius) * width..][..width], 1.0);
+        let mut values = Vec::with_capacity(width * height);
+        for y in 0..height + radius {
+            let row = &mut across[y % rows * width..][..width];
+            add(&mut sums, row, -1.0);
+            if y < height {
+                let entering = &self.values[y * width..][..width];
+                line.iter_mut().zip(entering).for_each(|(line, value)| *line = of(*value));
+                means_across(&line, radius, &counts, row);
+                add(&mut sums, row, 1.0);
+            } else {
+                row.fill(0.0);
             }
-            if y > radius {
-                add(&mut sums, &across[(y - radius - 1) * width..][..width], -1.0);
+            if y >= radius {
+                let scale = (span(y - radius, radius, height) as f32).recip();
+                values.extend(sums.iter().map(|sum| sum * scale));
             }
-            let scale = (span(y, radius, height) as f32).recip();
-            out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum * scale);
         }
         self.with(values)
     }
@@ -97,13 +94,26 @@ impl Plane {
 
     /// What is left of each pixel without the mean of the box around it, and the mean square of that over the same box.
     pub(crate) fn detail(&self, radius: usize) -> (Self, Self) {
-        let mut detail = self.box_mean(radius);
+        let mut detail = self.box_mean(radius, |value| value);
         detail.values.iter_mut().zip(&self.values).for_each(|(mean, value)| *mean = value - *mean);
-        let squares = self.with(detail.values.iter().map(|value| value * value).collect());
-        let mut power = squares.box_mean(radius);
+        let mut power = detail.box_mean(radius, |value| value * value);
         // Running sums end a little below zero where they should end at it.
         power.values.iter_mut().for_each(|value| *value = value.max(0.0));
         (detail, power)
+    }
+}
+
+/// The mean of the values that are no further than `radius` away, from one over how many these are.
+fn means_across(line: &[f32], radius: usize, counts: &[f32], out: &mut [f32]) {
+    let mut sum: f32 = line[..radius.min(line.len())].iter().sum();
+    for (x, (out, count)) in out.iter_mut().zip(counts).enumerate() {
+        if let Some(entering) = line.get(x + radius) {
+            sum += entering;
+        }
+        if x > radius {
+            sum -= line[x - radius - 1];
+        }
+        *out = sum * count;
     }
 }
 
@@ -160,7 +170,7 @@ mod tests {
     fn boxes_are_means_of_what_lies_in_the_picture() {
         for (width, height, radius) in [(13, 9, 2), (4, 3, 5), (1, 1, 3)] {
             let plane = plane(width, height);
-            let mean = plane.box_mean(radius);
+            let mean = plane.box_mean(radius, |value| value);
             for y in 0..height {
                 for x in 0..width {
                     let near = |at: usize, to: usize| at.abs_diff(to) <= radius;

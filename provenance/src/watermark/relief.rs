@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use super::lattice::{TILE, lines};
-use super::plane::Plane;
 use super::pose::Matrix;
 use super::spectrum::Spectrum;
 
@@ -53,12 +52,10 @@ impl Relief {
         let points = (spectrum.width as f64 * FINENESS, spectrum.height as f64 * FINENESS);
         let half = (points.1 * most) as usize + 1;
         let (columns, rows) = ((points.0 * most) as usize + 2, 2 * half + 1);
-        let power = |index: usize| {
-            let down = ((index / columns) as f64 - half as f64) / points.1;
-            spectrum.power_at((index % columns) as f64 / points.0, down)
-        };
-        let plane = Plane { width: columns, height: rows, values: (0..columns * rows).map(power).collect() };
-        let surroundings = plane.box_mean(SURROUNDINGS);
+        let across: Vec<f64> = (0..columns).map(|column| column as f64 / points.0).collect();
+        let down: Vec<f64> = (0..rows).map(|row| (row as f64 - half as f64) / points.1).collect();
+        let plane = spectrum.powers(&across, &down);
+        let surroundings = plane.box_mean(SURROUNDINGS, |value| value);
         let levels = plane.values.iter().zip(&surroundings.values).map(|(power, mean)| {
             let stands = power / mean.max(f32::MIN_POSITIVE);
             (stands.min(CLIP) / CLIP * 255.0) as u8

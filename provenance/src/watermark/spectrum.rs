@@ -110,14 +110,40 @@ impl Spectrum {
         if across < 0.0 { self.power_at(-across, -down) } else { self.between(across, down).norm_sqr() }
     }
 
+    /// The squared magnitudes at all frequencies of some columns, none negative, and some rows.
+    pub(crate) fn powers(&self, across: &[f64], down: &[f64]) -> Plane {
+        let rows: Vec<(usize, usize)> = down.iter().map(|down| taps(self.row(*down))).collect();
+        let mut line = vec![Complex32::ZERO; self.stride()];
+        let mut values = vec![0.0; across.len() * down.len()];
+        for (x, column) in across.iter().enumerate() {
+            let (first, weights) = taps(column * self.grid.0 as f64);
+            line.fill(Complex32::ZERO);
+            for (tap, weight) in self.weights[weights].iter().enumerate() {
+                let points = &self.points[(first + tap) * self.stride()..][..self.stride()];
+                line.iter_mut().zip(points).for_each(|(sum, point)| *sum += point * weight);
+            }
+            for (y, (first, weights)) in rows.iter().enumerate() {
+                let points = line[*first..][..TAPS].iter().zip(&self.weights[*weights]);
+                let value: Complex32 = points.map(|(point, weight)| point * weight).sum();
+                values[y * across.len() + x] = value.norm_sqr();
+            }
+        }
+        Plane { width: across.len(), height: down.len(), values }
+    }
+
+    /// Where a vertical frequency lies among the points of a column.
+    fn row(&self, down: f64) -> f64 {
+        let row = down * self.grid.1 as f64;
+        if row < 0.0 { row + self.grid.1 as f64 } else { row }
+    }
+
     /// The value between the points of the grid.
     fn between(&self, across: f64, down: f64) -> Complex32 {
         if across > FREQUENCY_MAX || down.abs() > FREQUENCY_MAX {
             return Complex32::ZERO;
         }
-        let row = down * self.grid.1 as f64;
         let (first_column, column_weights) = taps(across * self.grid.0 as f64);
-        let (first_row, row_weights) = taps(if row < 0.0 { row + self.grid.1 as f64 } else { row });
+        let (first_row, row_weights) = taps(self.row(down));
         let (column_weights, row_weights) = (&self.weights[column_weights], &self.weights[row_weights]);
         // Along the columns first: neighbours in memory are then added alike, several at once.
         let mut sums = [Complex32::ZERO; TAPS];
@@ -232,7 +258,7 @@ fn whiten(points: &mut [Complex32], grid: (usize, usize)) {
         height: grid.0 / 2 + 1,
         values: points.iter().map(|point| point.norm()).collect(),
     };
-    let means = magnitudes.box_mean(EVEN);
+    let means = magnitudes.box_mean(EVEN, |value| value);
     for ((point, magnitude), mean) in points.iter_mut().zip(&magnitudes.values).zip(&means.values) {
         let mean = mean.max(f32::MIN_POSITIVE * 1e6);
         *point *= if *magnitude > CLIP * mean { CLIP / magnitude } else { mean.recip() };
@@ -285,6 +311,12 @@ mod tests {
             let error = (f64::from(read.re) - exact.re).hypot(f64::from(read.im) - exact.im);
             // A sum of 19,650 values of deviation 74 has a deviation of 10,400.
             assert!(error < 60.0, "{across} {down}: {read} is not {exact}");
+        }
+        let (across, down) = ([0.0, 0.1, 0.45], [-0.4, -0.001, 0.2]);
+        let powers = spectrum.powers(&across, &down);
+        for (n, power) in powers.values.iter().enumerate() {
+            let same = spectrum.power_at(across[n % 3], down[n / 3]);
+            assert!((power / same - 1.0).abs() < 1e-3, "{power} {same}");
         }
         assert_eq!(spectrum.at(0.495, 0.0), Complex32::ZERO);
     }
