@@ -3,6 +3,7 @@
 mod detect;
 mod embed;
 mod lattice;
+mod masking;
 mod plane;
 mod pose;
 mod quality;

@@ -47,6 +47,24 @@ pub(crate) fn lines() -> &'static [Line] {
     &LINES
 }
 
+/// How much weaker fast lines are: a line's height is its length to the power of minus this.
+pub(crate) const TILT: f32 = 0.1;
+
+/// The share of a mark's power that is left in means over boxes of `side` pixels, each `pitch` canonical pixels wide.
+pub(crate) fn power_in_boxes(side: usize, pitch: f64) -> f32 {
+    let response = |steps: i16| {
+        let half = std::f64::consts::PI * f64::from(steps) / TILE as f64 * pitch;
+        (half * side as f64).sin() / (side as f64 * half.sin())
+    };
+    let (mut kept, mut all) = (0.0, 0.0);
+    for line in lines() {
+        let power = f64::from(line.radius().powf(-2.0 * TILT));
+        kept += power * (response(line.u) * response(line.v)).powi(2);
+        all += power;
+    }
+    (kept / all) as f32
+}
+
 /// A line with the value that it has in every mark of a key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {

@@ -92,6 +92,31 @@ impl Plane {
         Self { width, height, values: rows.flat_map(|row| row[left..left + width].iter().copied()).collect() }
     }
 
+    /// The means of square blocks of `side` pixels, without the rest at the right and the bottom.
+    pub(crate) fn blocks(&self, side: usize) -> Self {
+        let (width, height) = (self.width / side, self.height / side);
+        let mut values = vec![0.0; width * height];
+        let scale = ((side * side) as f32).recip();
+        for (y, row) in self.values.chunks_exact(self.width).take(height * side).enumerate() {
+            let blocks = &mut values[y / side * width..][..width];
+            for (block, pixels) in blocks.iter_mut().zip(row.chunks_exact(side)) {
+                *block += pixels.iter().sum::<f32>() * scale;
+            }
+        }
+        Self { width, height, values }
+    }
+
+    /// The variance in the box of `radius` pixels around each pixel.
+    pub(crate) fn variance(&self, radius: usize) -> Self {
+        // Around the middle of the levels, where squares are small, less is lost to rounding.
+        let centred = |value: f32| value - 128.0;
+        let mut variance = self.box_mean(radius, |value| centred(value).powi(2));
+        let mean = self.box_mean(radius, centred);
+        let both = variance.values.iter_mut().zip(&mean.values);
+        both.for_each(|(square, mean)| *square = (*square - mean * mean).max(0.0));
+        variance
+    }
+
     /// What is left of each pixel without the mean of the box around it, and the mean square of that over the same box.
     pub(crate) fn detail(&self, radius: usize) -> (Self, Self) {
         let mut detail = self.box_mean(radius, |value| value);
@@ -182,6 +207,29 @@ mod tests {
                     assert!((mean.values[y * width + x] - expected).abs() < 0.01, "{x} {y}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn variances_and_blocks_are_of_the_pixels_in_them() {
+        let plane = plane(13, 9);
+        let moments = |pixels: &[f32]| {
+            let mean = pixels.iter().sum::<f32>() / pixels.len() as f32;
+            (mean, pixels.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / pixels.len() as f32)
+        };
+        let inside =
+            |left: usize, top: usize, side: usize| -> Vec<f32> { plane.part(left, top, side, side).values };
+        let variance = plane.variance(2);
+        for (x, y) in [(2, 2), (7, 5), (10, 6)] {
+            let (_, expected) = moments(&inside(x - 2, y - 2, 5));
+            let found = variance.values[y * 13 + x];
+            assert!((found / expected - 1.0).abs() < 1e-3, "{x} {y}: {found} {expected}");
+        }
+        let blocks = plane.blocks(4);
+        assert_eq!((blocks.width, blocks.height), (3, 2));
+        for (n, found) in blocks.values.iter().enumerate() {
+            let (expected, _) = moments(&inside(n % 3 * 4, n / 3 * 4, 4));
+            assert!((found - expected).abs() < 1e-3, "{n}: {found} {expected}");
         }
     }
 

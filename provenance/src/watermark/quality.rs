@@ -5,22 +5,28 @@ use kraftr_imaging::RgbImage;
 use super::plane::Plane;
 
 /// Mean square of the change to a channel at most: a PSNR of 42.03 dB.
-const SQUARE_MAX: f32 = 4.07;
+pub(crate) const SQUARE_MAX: f32 = 4.07;
 /// Loss of SSIM at most, from what a picture of the same pixels has.
-const SSIM_LOSS_MAX: f32 = 0.0094;
+pub(crate) const SSIM_LOSS_MAX: f32 = 0.0094;
 /// Root mean square of the change on plain ground at most.
-const PLAIN_MAX: f32 = 0.7;
+pub(crate) const PLAIN_MAX: f32 = 0.7;
 /// Standard deviation under which a window is plain.
-const PLAIN_DEVIATION: f32 = 2.0;
+pub(crate) const PLAIN_DEVIATION: f32 = 2.0;
 /// Plain pixels that are a wall, not a gap.
-const PLAIN_PIXELS: usize = 500;
+pub(crate) const PLAIN_PIXELS: usize = 250;
+/// Loss of SSIM at a quarter of the size at most, as the root mean square over places: what SSIMULACRA 2 weighs most.
+pub(crate) const SEEN_MAX: f32 = 0.003;
 /// Variance that rounding to whole levels adds.
-const ROUNDING: f32 = 1.0 / 12.0;
+pub(crate) const ROUNDING: f32 = 1.0 / 12.0;
 /// Side of SSIM's windows (Wang et al. 2004 as scikit-image computes it), and how many are looked at.
-const WINDOW: usize = 7;
+const WINDOW: usize = 2 * SSIM_RADIUS + 1;
+/// Radius of these windows.
+pub(crate) const SSIM_RADIUS: usize = 3;
 const WINDOWS: usize = 12_000;
-const C1: f64 = 6.5025;
-const C2: f64 = 58.5225;
+/// Steps in which the height is found that loses so much.
+const STEPS: usize = 5;
+const C1: f32 = 6.5025;
+pub(crate) const C2: f32 = 58.5225;
 
 /// The heights up to which a pattern stays within each limit.
 #[derive(Debug, Clone, Copy)]
@@ -31,26 +37,28 @@ pub(crate) struct Limits {
     pub(crate) plain: f32,
     /// SSIM, where it is less than the others.
     pub(crate) ssim: f32,
+    /// The change as it is seen at a quarter of the size.
+    pub(crate) seen: f32,
 }
 
 impl Limits {
-    /// Of `pattern`, a change of luma for each pixel of `image`, that is to be multiplied by a height.
-    pub(crate) fn new(image: &RgbImage, luma: &Plane, pattern: &[f32]) -> Self {
+    /// Of `pattern`, a change of luma for each pixel of `image`, that is to be multiplied by a height, from the variance
+    /// of the luma in SSIM's windows and the height up to which it is not seen.
+    pub(crate) fn new(image: &RgbImage, variance: &Plane, pattern: &[f32], seen: f32) -> Self {
         let mean = pattern.iter().map(|change| change * change).sum::<f32>() / pattern.len() as f32;
         let energy = ((SQUARE_MAX - ROUNDING) / mean.max(f32::MIN_POSITIVE)).sqrt();
-        let plain = plain(luma, pattern);
-        let ssim = windows_limit(&Windows::new(image, luma, pattern), energy.min(plain));
-        Self { energy, plain, ssim }
+        let plain = plain(variance, pattern);
+        let ssim = windows_limit(&Windows::new(image, pattern), energy.min(plain).min(seen));
+        Self { energy, plain, ssim, seen }
     }
 
     /// The height that keeps all limits.
     pub(crate) fn height(self) -> f32 {
-        self.energy.min(self.plain).min(self.ssim)
+        self.energy.min(self.plain).min(self.ssim).min(self.seen)
     }
 }
 
-fn plain(luma: &Plane, pattern: &[f32]) -> f32 {
-    let (_, variance) = luma.detail(WINDOW / 2);
+fn plain(variance: &Plane, pattern: &[f32]) -> f32 {
     let limit = PLAIN_DEVIATION * PLAIN_DEVIATION;
     let changes = pattern.iter().zip(&variance.values).filter(|(_, variance)| **variance < limit);
     let (count, sum) = changes.fold((0, 0.0), |(count, sum), (change, _)| (count + 1, sum + change * change));
@@ -65,12 +73,8 @@ fn windows_limit(windows: &Windows, most: f32) -> f32 {
     if windows.loss(most) <= SSIM_LOSS_MAX {
         return f32::INFINITY;
     }
-    let (mut low, mut high) = (0.0, most);
-    for _ in 0..10 {
-        let middle = f32::midpoint(low, high);
-        if windows.loss(middle) <= SSIM_LOSS_MAX { low = middle } else { high = middle }
-    }
-    low
+    // The loss grows with the height's square, and less than that where it is great.
+    (0..STEPS).fold(most, |height, _| height * (SSIM_LOSS_MAX / windows.loss(height)).sqrt())
 }
 
 /// Moments of a channel and of the pattern in a window.
@@ -87,8 +91,8 @@ struct Moments {
 struct Windows(Vec<Moments>);
 
 impl Windows {
-    fn new(image: &RgbImage, luma: &Plane, pattern: &[f32]) -> Self {
-        let (width, height) = (luma.width, luma.height);
+    fn new(image: &RgbImage, pattern: &[f32]) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
         let (columns, rows) = (width.saturating_sub(WINDOW - 1), height.saturating_sub(WINDOW - 1));
         let step = ((columns * rows) as f64 / WINDOWS as f64).sqrt().max(1.0);
         let (across, down) = ((columns as f64 / step) as usize, (rows as f64 / step) as usize);
@@ -105,8 +109,7 @@ impl Windows {
 
     /// The mean loss at `height`, beside what rounding alone costs, which is part of every change.
     fn loss(&self, height: f32) -> f32 {
-        let sum: f64 = self.0.iter().map(|moments| 1.0 - moments.ssim(height)).sum();
-        (sum / self.0.len().max(1) as f64) as f32
+        self.0.iter().map(|moments| 1.0 - moments.ssim(height)).sum::<f32>() / self.0.len().max(1) as f32
     }
 }
 
@@ -145,17 +148,11 @@ fn window(image: &[u8], pattern: &[f32], width: usize, start: usize) -> [Moments
 
 impl Moments {
     /// SSIM of the window with itself and `height` times the pattern, rounded.
-    fn ssim(&self, height: f32) -> f64 {
-        let height = f64::from(height);
-        let mean = f64::from(self.mean);
-        let changed = mean + height * f64::from(self.change_mean);
-        let variance = f64::from(self.variance);
-        let shared = variance + height * f64::from(self.covariance);
-        let changed_variance = variance
-            + 2.0 * height * f64::from(self.covariance)
-            + height * height * f64::from(self.change_variance)
-            + f64::from(ROUNDING);
-        (2.0 * mean * changed + C1) * (2.0 * shared + C2)
-            / ((mean * mean + changed * changed + C1) * (variance + changed_variance + C2))
+    fn ssim(&self, height: f32) -> f32 {
+        let changed = self.mean + height * self.change_mean;
+        let shared = self.variance + height * self.covariance;
+        let changed_variance = shared + height * (self.covariance + height * self.change_variance) + ROUNDING;
+        (2.0 * self.mean * changed + C1) * (2.0 * shared + C2)
+            / ((self.mean.powi(2) + changed.powi(2) + C1) * (self.variance + changed_variance + C2))
     }
 }

@@ -3,14 +3,12 @@
 use rustfft::num_complex::Complex32;
 use rustfft::{FftDirection, FftPlanner};
 
-use super::lattice::{Lattice, TILE};
+use super::lattice::{Lattice, TILE, TILT};
 use crate::payload::CODED_BITS;
 
 /// Samples for each canonical pixel: reading between them linearly is then off by under 2 % at the fastest line.
 const FINE: usize = 4;
 const SIDE: usize = TILE * FINE;
-/// How much weaker fast lines are: a line's height is its length to the power of minus this.
-const TILT: f32 = 0.1;
 
 /// One period of the mark, finely sampled, of mean 0 and variance 1.
 pub(crate) struct Tile {
