@@ -5,7 +5,7 @@ use std::panic;
 
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Rgb, RgbImage, RgbaImage};
 
 use crate::{ImagingError, header, surplus};
 
@@ -89,6 +89,20 @@ pub struct Decoded {
 /// profile is not applied. A JPEG that lost data in the middle and still has its end mark decodes, with
 /// invented pixels there, as it does in browsers.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
+    let (pixels, format) = upright(bytes, limits)?;
+    let image =
+        if pixels.color().has_alpha() { over_white(&pixels.into_rgba8()) } else { pixels.into_rgb8() };
+    Ok(Decoded { image, format })
+}
+
+/// As [`decode`], with the transparency of a picture that has some; `None` for one that has none.
+pub fn decode_transparent(bytes: &[u8], limits: &Limits) -> Result<Option<RgbaImage>, ImagingError> {
+    let (pixels, _) = upright(bytes, limits)?;
+    Ok(pixels.color().has_alpha().then(|| pixels.into_rgba8()))
+}
+
+/// The picture of a file as it is to be seen.
+fn upright(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, SourceFormat), ImagingError> {
     if bytes.is_empty() {
         return Err(ImagingError::Empty);
     }
@@ -118,14 +132,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
         let reason = "its decoder gave up".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
     };
-    let (pixels, orientation) = decoded.map_err(|error| unreadable(format, &error))?;
+    let (mut pixels, orientation) = decoded.map_err(|error| unreadable(format, &error))?;
     if (pixels.width(), pixels.height()) != (header.width, header.height) {
         let reason = "its headers disagree on the size".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
     }
-    let mut upright = DynamicImage::ImageRgb8(over_white(pixels));
-    upright.apply_orientation(orientation);
-    Ok(Decoded { image: upright.into_rgb8(), format })
+    pixels.apply_orientation(orientation);
+    Ok((pixels, format))
 }
 
 impl Limits {
@@ -173,11 +186,8 @@ fn unreadable(format: SourceFormat, error: &ImageError) -> ImagingError {
     ImagingError::Unreadable { format: format.name(), reason: error.to_string() }
 }
 
-fn over_white(picture: DynamicImage) -> RgbImage {
-    if !picture.color().has_alpha() {
-        return picture.into_rgb8();
-    }
-    let picture = picture.into_rgba8();
+/// What a transparent picture shows on white paper.
+pub fn over_white(picture: &RgbaImage) -> RgbImage {
     let mut opaque = RgbImage::new(picture.width(), picture.height());
     for (from, to) in picture.pixels().zip(opaque.pixels_mut()) {
         let [r, g, b, alpha] = from.0.map(u32::from);

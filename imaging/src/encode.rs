@@ -5,7 +5,7 @@ use image::codecs::{
     png::{CompressionType, FilterType, PngEncoder},
     webp::WebPEncoder,
 };
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, RgbImage, RgbaImage};
 
 use crate::ImagingError;
 
@@ -45,7 +45,20 @@ impl Encoding {
 
 /// Encodes `image`; the file has no metadata.
 pub fn encode(image: &RgbImage, encoding: Encoding) -> Result<Vec<u8>, ImagingError> {
-    let (width, height) = image.dimensions();
+    write(image, image.dimensions(), ExtendedColorType::Rgb8, encoding)
+}
+
+/// As [`encode`], with transparency, which JPEG cannot store.
+pub fn encode_transparent(image: &RgbaImage, encoding: Encoding) -> Result<Vec<u8>, ImagingError> {
+    write(image, image.dimensions(), ExtendedColorType::Rgba8, encoding)
+}
+
+fn write(
+    pixels: &[u8],
+    (width, height): (u32, u32),
+    colour: ExtendedColorType,
+    encoding: Encoding,
+) -> Result<Vec<u8>, ImagingError> {
     let unencodable = |reason: String| ImagingError::Unencodable { width, height, reason };
     let max = encoding.side_max();
     if width == 0 || height == 0 || width > max || height > max {
@@ -54,19 +67,14 @@ pub fn encode(image: &RgbImage, encoding: Encoding) -> Result<Vec<u8>, ImagingEr
     let mut file = Vec::new();
     let written = match encoding {
         Encoding::Png => PngEncoder::new_with_quality(&mut file, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(image, width, height, ExtendedColorType::Rgb8),
+            .write_image(pixels, width, height, colour),
         Encoding::Jpeg { quality } if !(1..=100).contains(&quality) => {
             return Err(ImagingError::Quality(quality));
         }
-        Encoding::Jpeg { quality } => JpegEncoder::new_with_quality(&mut file, quality).write_image(
-            image,
-            width,
-            height,
-            ExtendedColorType::Rgb8,
-        ),
-        Encoding::Webp => {
-            WebPEncoder::new_lossless(&mut file).write_image(image, width, height, ExtendedColorType::Rgb8)
+        Encoding::Jpeg { quality } => {
+            JpegEncoder::new_with_quality(&mut file, quality).write_image(pixels, width, height, colour)
         }
+        Encoding::Webp => WebPEncoder::new_lossless(&mut file).write_image(pixels, width, height, colour),
     };
     written.map_err(|error| unencodable(error.to_string()))?;
     Ok(file)

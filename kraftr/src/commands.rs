@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kraftr_imaging::{Encoding, ImagingError, Limits, RgbImage};
+use kraftr_imaging::{Encoding, ImagingError, Limits, RgbImage, RgbaImage};
 use kraftr_models::Registry;
 use kraftr_protocol::limits::{
     ASSET_ASPECT_MAX, ASSET_BYTES_MAX, ASSET_PIXELS_MAX, ASSET_SIDE_MAX, ASSET_SIDE_MIN,
@@ -152,6 +152,12 @@ impl Drop for ReadyFile<'_> {
 /// Reads a picture.
 fn read_picture(path: &Path) -> Result<RgbImage> {
     decode(&read_file(path)?).with_context(|| path.display().to_string())
+}
+
+/// Reads a picture with its transparency; `None` if it has none.
+fn read_transparent(path: &Path) -> Result<Option<RgbaImage>> {
+    kraftr_imaging::decode_transparent(&read_file(path)?, &PICTURE)
+        .with_context(|| path.display().to_string())
 }
 
 /// Decodes a picture.

@@ -1,4 +1,6 @@
-use kraftr_imaging::{Encoding, Limits, RgbImage, decode, encode};
+use kraftr_imaging::{
+    Encoding, ImagingError, Limits, RgbImage, RgbaImage, decode, encode, encode_transparent, over_white,
+};
 
 use crate::{Key, KeyRing, MarkError, Strength, detect, embed};
 
@@ -41,10 +43,35 @@ impl Marked {
         key: &Key,
         encoding: Encoding,
     ) -> Result<Self, MarkError> {
-        let (width, height) = image.dimensions();
+        Self::sealed(image, payload, key, encoding, |marked| encode(&marked, encoding))
+    }
+
+    /// As [`Marked::seal`], of a picture that keeps its transparency, and its pixels where nothing of them is seen. What
+    /// it shows on white is marked. JPEG has no transparency: what it would show on white is to be sealed instead.
+    pub fn seal_transparent(
+        image: &RgbaImage,
+        payload: [u8; 8],
+        key: &Key,
+        encoding: Encoding,
+    ) -> Result<Self, MarkError> {
+        let shown = over_white(image);
+        Self::sealed(&shown, payload, key, encoding, |marked| {
+            encode_transparent(&changed_alike(image, &shown, &marked), encoding)
+        })
+    }
+
+    /// Marks what is `shown` and stores it as `store` says until the mark can be read.
+    fn sealed(
+        shown: &RgbImage,
+        payload: [u8; 8],
+        key: &Key,
+        encoding: Encoding,
+        store: impl Fn(RgbImage) -> Result<Vec<u8>, ImagingError>,
+    ) -> Result<Self, MarkError> {
+        let (width, height) = shown.dimensions();
         let keys = KeyRing::only(key);
         for strength in Strength::ALL {
-            let bytes = encode(&embed(image, payload, key, strength)?, encoding)?;
+            let bytes = store(embed(shown, payload, key, strength)?)?;
             let seen = decode(&bytes, &Limits::exactly(width, height, bytes.len()))?.image;
             if detect(&seen, &keys).payload == Some(payload) {
                 return Ok(Self { bytes, width, height, encoding, payload });
@@ -87,4 +114,18 @@ impl Marked {
     pub const fn encoding(&self) -> Encoding {
         self.encoding
     }
+}
+
+/// `image` with the changes that make `marked` of what it has `shown`, but for pixels that show nothing.
+fn changed_alike(image: &RgbaImage, shown: &RgbImage, marked: &RgbImage) -> RgbaImage {
+    let mut changed = image.clone();
+    for ((pixel, shown), marked) in changed.pixels_mut().zip(shown.pixels()).zip(marked.pixels()) {
+        if pixel.0[3] > 0 {
+            for ((level, shown), marked) in pixel.0.iter_mut().zip(shown.0).zip(marked.0) {
+                let change = i16::from(marked) - i16::from(shown);
+                *level = (i16::from(*level) + change).clamp(0, 255) as u8;
+            }
+        }
+    }
+    changed
 }

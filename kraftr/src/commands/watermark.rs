@@ -1,12 +1,15 @@
 //! `kraftr watermark`: reads and writes the mark of one picture.
 
+use std::path::Path;
+
 use anyhow::Result;
+use kraftr_imaging::Encoding;
 use kraftr_protocol::WatermarkRef;
-use kraftr_provenance::{KeyRing, Marked, detect};
+use kraftr_provenance::{Key, KeyRing, Marked, detect};
 use serde::Serialize;
 
 use crate::cli::WatermarkCommand;
-use crate::commands::{Outcome, encoding, format_of, read_picture};
+use crate::commands::{Outcome, encoding, format_of, read_picture, read_transparent};
 use crate::config::WatermarkConfig;
 use crate::config::sources::{Flags, ForWatermark};
 use crate::data_dir::write_atomically;
@@ -37,11 +40,23 @@ pub fn run(command: WatermarkCommand) -> Result<Outcome> {
         }
         WatermarkCommand::Embed { payload, picture, out, flags } => {
             let encoding = encoding(format_of(&out)?);
-            let marked = Marked::seal(&read_picture(&picture)?, payload.0, keys(&flags)?.first(), encoding)?;
+            let marked = seal(&picture, payload, keys(&flags)?.first(), encoding)?;
             write_atomically(&out, marked.bytes())?;
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The marked picture, with its transparency where `encoding` has any.
+fn seal(path: &Path, payload: WatermarkRef, key: &Key, encoding: Encoding) -> Result<Marked> {
+    let transparent = match encoding {
+        Encoding::Png | Encoding::Webp => read_transparent(path)?,
+        Encoding::Jpeg { .. } => None,
+    };
+    Ok(match transparent {
+        Some(image) => Marked::seal_transparent(&image, payload.0, key, encoding)?,
+        None => Marked::seal(&read_picture(path)?, payload.0, key, encoding)?,
+    })
 }
 
 /// The configured keys, or the development key and a warning.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kraftr_imaging::{Limits, RgbImage};
+use kraftr_imaging::{Encoding, Limits, RgbImage, RgbaImage, decode_transparent, encode_transparent};
 use kraftr_protocol::Format;
 use serde_json::Value;
 
@@ -12,10 +12,11 @@ use crate::program::{Dev, arg, failure_of, run, stdout_of};
 /// The demo model's artifact: 96 x 144, enlarged four times.
 const SIZE: (u32, u32) = (384, 576);
 
+const LIMITS: Limits =
+    Limits { bytes_max: 1 << 24, side_min: 1, side_max: 4096, pixels_max: 1 << 24, aspect_max: 8 };
+
 fn image_of(path: &Path) -> RgbImage {
-    let limits =
-        Limits { bytes_max: 1 << 24, side_min: 1, side_max: 4096, pixels_max: 1 << 24, aspect_max: 8 };
-    kraftr_imaging::decode(&fs::read(path).unwrap(), &limits).unwrap().image
+    kraftr_imaging::decode(&fs::read(path).unwrap(), &LIMITS).unwrap().image
 }
 
 fn size_of(path: &Path) -> (u32, u32) {
@@ -150,6 +151,22 @@ fn a_mark_that_was_written_is_read() {
     let mark = detect(&marked);
     assert_eq!((&mark["found"], &mark["payload"]), (&Value::from(true), &Value::from("0123456789abcdef")));
     assert!(mark["score"].is_number() && mark["key"].is_string(), "{mark}");
+}
+
+#[test]
+fn a_cut_out_is_marked_and_stays_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (plain, marked) = (scratch.path().join("plain.png"), scratch.path().join("marked.webp"));
+    let person = kraftr_imaging::decode(kraftr_models::bundled::SAMPLE_PERSON, &LIMITS).unwrap().image;
+    let cut_out = RgbaImage::from_fn(person.width(), person.height(), |x, y| {
+        let [r, g, b] = person.get_pixel(x, y).0;
+        [r, g, b, if x < 60 { 0 } else { 255 }].into()
+    });
+    fs::write(&plain, encode_transparent(&cut_out, Encoding::Png).unwrap()).unwrap();
+    run(["watermark", "embed", "--payload", "0123456789abcdef", arg(&plain), arg(&marked)]);
+    assert_eq!(detect(&marked)["payload"], "0123456789abcdef");
+    let read = decode_transparent(&fs::read(&marked).unwrap(), &LIMITS).unwrap().unwrap();
+    assert!(read.pixels().zip(cut_out.pixels()).all(|(read, before)| read.0[3] == before.0[3]));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Places {
             }
         };
         // An odd step does not keep to some columns of a picture whose width is a power of 2.
-        let step = blocks.values.len() / PLACES | 1;
+        let step = (blocks.values.len() / PLACES) | 1;
         let places = (0..blocks.values.len()).step_by(step).map(place).collect();
         Self { places, pixels: step * BLOCK * BLOCK }
     }

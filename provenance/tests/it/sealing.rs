@@ -1,4 +1,6 @@
-use kraftr_imaging::{Encoding, Filter, RgbImage, decode, resize};
+use kraftr_imaging::{
+    Encoding, Filter, RgbImage, RgbaImage, decode, decode_transparent, encode_transparent, resize,
+};
 use kraftr_provenance::{Key, KeyRing, MarkError, Marked, detect};
 
 use crate::pictures::{LIMITS, picture, samples};
@@ -23,6 +25,35 @@ fn a_sealed_file_holds_its_mark() {
             assert_eq!(marked.clone().into_bytes(), marked.bytes());
         }
     }
+}
+
+#[test]
+fn transparency_is_kept_and_what_is_not_seen_is_left_alone() {
+    let opaque = drawing();
+    // Nothing, a soft edge and the whole picture, from the left to the right.
+    let cut_out = RgbaImage::from_fn(384, 576, |x, y| {
+        let [r, g, b] = opaque.get_pixel(x, y).0;
+        [r, g, b, (x.saturating_sub(80) * 4).min(255) as u8].into()
+    });
+    for encoding in [Encoding::Png, Encoding::Webp] {
+        let marked =
+            Marked::seal_transparent(&cut_out, [9; 8], &Key::development(), encoding).unwrap().into_bytes();
+        let seen = decode(&marked, &LIMITS).unwrap().image;
+        assert_eq!(detect(&seen, &KeyRing::development()).payload, Some([9; 8]));
+        let read = decode_transparent(&marked, &LIMITS).unwrap().unwrap();
+        let mut changed = 0;
+        for (before, after) in cut_out.pixels().zip(read.pixels()) {
+            assert_eq!(before.0[3], after.0[3]);
+            assert!(before == after || before.0[3] > 0);
+            changed += usize::from(before != after);
+        }
+        assert!(changed > 10_000, "{changed}");
+    }
+    let jpeg = Encoding::Jpeg { quality: 90 };
+    let error = Marked::seal_transparent(&cut_out, [9; 8], &Key::development(), jpeg).unwrap_err();
+    assert_eq!(error.code(), "image_unencodable");
+    let file = encode_transparent(&cut_out, Encoding::Png).unwrap();
+    assert_eq!(decode_transparent(&file, &LIMITS).unwrap(), Some(cut_out));
 }
 
 #[test]
