@@ -81,6 +81,25 @@ pub struct Decoded {
     pub format: SourceFormat,
 }
 
+/// Upright pixels, as a file has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pixels {
+    /// Of a picture without transparency.
+    Opaque(RgbImage),
+    /// Of one with it; colours are not multiplied by it.
+    Transparent(RgbaImage),
+}
+
+impl Pixels {
+    /// What is seen of them on white paper.
+    pub fn over_white(self) -> RgbImage {
+        match self {
+            Self::Opaque(image) => image,
+            Self::Transparent(image) => over_white(&image),
+        }
+    }
+}
+
 /// Decodes a foreign picture.
 ///
 /// The format is told by the bytes; size, sides, pixels, aspect and completeness are checked on the header
@@ -90,19 +109,16 @@ pub struct Decoded {
 /// invented pixels there, as it does in browsers.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImagingError> {
     let (pixels, format) = upright(bytes, limits)?;
-    let image =
-        if pixels.color().has_alpha() { over_white(&pixels.into_rgba8()) } else { pixels.into_rgb8() };
-    Ok(Decoded { image, format })
+    Ok(Decoded { image: pixels.over_white(), format })
 }
 
-/// As [`decode`], with the transparency of a picture that has some; `None` for one that has none.
-pub fn decode_transparent(bytes: &[u8], limits: &Limits) -> Result<Option<RgbaImage>, ImagingError> {
-    let (pixels, _) = upright(bytes, limits)?;
-    Ok(pixels.color().has_alpha().then(|| pixels.into_rgba8()))
+/// As [`decode`], with the transparency of a picture that has some.
+pub fn decode_transparent(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImagingError> {
+    upright(bytes, limits).map(|(pixels, _)| pixels)
 }
 
-/// The picture of a file as it is to be seen.
-fn upright(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, SourceFormat), ImagingError> {
+/// The pixels of a file as they are to be seen.
+fn upright(bytes: &[u8], limits: &Limits) -> Result<(Pixels, SourceFormat), ImagingError> {
     if bytes.is_empty() {
         return Err(ImagingError::Empty);
     }
@@ -132,12 +148,21 @@ fn upright(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, SourceFormat)
         let reason = "its decoder gave up".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
     };
-    let (mut pixels, orientation) = decoded.map_err(|error| unreadable(format, &error))?;
+    let (pixels, orientation) = decoded.map_err(|error| unreadable(format, &error))?;
     if (pixels.width(), pixels.height()) != (header.width, header.height) {
         let reason = "its headers disagree on the size".to_owned();
         return Err(ImagingError::Unreadable { format: format.name(), reason });
     }
-    pixels.apply_orientation(orientation);
+    // Turned as bytes: a turned copy of deeper samples would take more memory than the limits promise.
+    let pixels = if pixels.color().has_alpha() {
+        let mut upright = DynamicImage::ImageRgba8(pixels.into_rgba8());
+        upright.apply_orientation(orientation);
+        Pixels::Transparent(upright.into_rgba8())
+    } else {
+        let mut upright = DynamicImage::ImageRgb8(pixels.into_rgb8());
+        upright.apply_orientation(orientation);
+        Pixels::Opaque(upright.into_rgb8())
+    };
     Ok((pixels, format))
 }
 

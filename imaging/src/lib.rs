@@ -14,7 +14,7 @@ mod resize;
 mod similarity;
 mod surplus;
 
-pub use decode::{Decoded, Limits, SourceFormat, decode, decode_transparent, over_white};
+pub use decode::{Decoded, Limits, Pixels, SourceFormat, decode, decode_transparent, over_white};
 pub use digest::pixel_digest;
 pub use encode::{Encoding, encode, encode_transparent};
 pub use error::ImagingError;

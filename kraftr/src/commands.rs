@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use kraftr_imaging::{Encoding, ImagingError, Limits, RgbImage, RgbaImage};
+use kraftr_imaging::{Encoding, ImagingError, Limits, Pixels, RgbImage};
 use kraftr_models::Registry;
 use kraftr_protocol::limits::{
     ASSET_ASPECT_MAX, ASSET_BYTES_MAX, ASSET_PIXELS_MAX, ASSET_SIDE_MAX, ASSET_SIDE_MIN,
@@ -154,8 +154,8 @@ fn read_picture(path: &Path) -> Result<RgbImage> {
     decode(&read_file(path)?).with_context(|| path.display().to_string())
 }
 
-/// Reads a picture with its transparency; `None` if it has none.
-fn read_transparent(path: &Path) -> Result<Option<RgbaImage>> {
+/// Reads a picture with its transparency.
+fn read_transparent(path: &Path) -> Result<Pixels> {
     kraftr_imaging::decode_transparent(&read_file(path)?, &PICTURE)
         .with_context(|| path.display().to_string())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use kraftr_imaging::Encoding;
+use kraftr_imaging::{Encoding, Pixels};
 use kraftr_protocol::WatermarkRef;
 use kraftr_provenance::{Key, KeyRing, Marked, detect};
 use serde::Serialize;
@@ -49,13 +49,11 @@ pub fn run(command: WatermarkCommand) -> Result<Outcome> {
 
 /// The marked picture, with its transparency where `encoding` has any.
 fn seal(path: &Path, payload: WatermarkRef, key: &Key, encoding: Encoding) -> Result<Marked> {
-    let transparent = match encoding {
-        Encoding::Png | Encoding::Webp => read_transparent(path)?,
-        Encoding::Jpeg { .. } => None,
-    };
-    Ok(match transparent {
-        Some(image) => Marked::seal_transparent(&image, payload.0, key, encoding)?,
-        None => Marked::seal(&read_picture(path)?, payload.0, key, encoding)?,
+    Ok(match (read_transparent(path)?, encoding) {
+        (Pixels::Transparent(image), Encoding::Png | Encoding::Webp) => {
+            Marked::seal_transparent(&image, payload.0, key, encoding)?
+        }
+        (pixels, _) => Marked::seal(&pixels.over_white(), payload.0, key, encoding)?,
     })
 }
 

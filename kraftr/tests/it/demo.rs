@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kraftr_imaging::{Encoding, Limits, RgbImage, RgbaImage, decode_transparent, encode_transparent};
+use kraftr_imaging::{Encoding, Limits, Pixels, RgbImage, RgbaImage, decode_transparent, encode_transparent};
 use kraftr_protocol::Format;
 use serde_json::Value;
 
@@ -165,7 +165,9 @@ fn a_cut_out_is_marked_and_stays_one() {
     fs::write(&plain, encode_transparent(&cut_out, Encoding::Png).unwrap()).unwrap();
     run(["watermark", "embed", "--payload", "0123456789abcdef", arg(&plain), arg(&marked)]);
     assert_eq!(detect(&marked)["payload"], "0123456789abcdef");
-    let read = decode_transparent(&fs::read(&marked).unwrap(), &LIMITS).unwrap().unwrap();
+    let Pixels::Transparent(read) = decode_transparent(&fs::read(&marked).unwrap(), &LIMITS).unwrap() else {
+        panic!("the mark cost the picture its transparency");
+    };
     assert!(read.pixels().zip(cut_out.pixels()).all(|(read, before)| read.0[3] == before.0[3]));
 }
 

@@ -1,5 +1,5 @@
 use kraftr_imaging::{
-    Encoding, Filter, RgbImage, RgbaImage, decode, decode_transparent, encode_transparent, resize,
+    Encoding, Filter, Pixels, RgbImage, RgbaImage, decode, decode_transparent, encode_transparent, resize,
 };
 use kraftr_provenance::{Key, KeyRing, MarkError, Marked, detect};
 
@@ -40,7 +40,9 @@ fn transparency_is_kept_and_what_is_not_seen_is_left_alone() {
             Marked::seal_transparent(&cut_out, [9; 8], &Key::development(), encoding).unwrap().into_bytes();
         let seen = decode(&marked, &LIMITS).unwrap().image;
         assert_eq!(detect(&seen, &KeyRing::development()).payload, Some([9; 8]));
-        let read = decode_transparent(&marked, &LIMITS).unwrap().unwrap();
+        let Pixels::Transparent(read) = decode_transparent(&marked, &LIMITS).unwrap() else {
+            panic!("the mark cost the picture its transparency");
+        };
         let mut changed = 0;
         for (before, after) in cut_out.pixels().zip(read.pixels()) {
             assert_eq!(before.0[3], after.0[3]);
@@ -53,7 +55,7 @@ fn transparency_is_kept_and_what_is_not_seen_is_left_alone() {
     let error = Marked::seal_transparent(&cut_out, [9; 8], &Key::development(), jpeg).unwrap_err();
     assert_eq!(error.code(), "image_unencodable");
     let file = encode_transparent(&cut_out, Encoding::Png).unwrap();
-    assert_eq!(decode_transparent(&file, &LIMITS).unwrap(), Some(cut_out));
+    assert_eq!(decode_transparent(&file, &LIMITS).unwrap(), Pixels::Transparent(cut_out));
 }
 
 #[test]
