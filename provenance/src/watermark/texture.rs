@@ -5,12 +5,12 @@ use super::plane::Plane;
 
 /// Variance that stands for the eye's own noise: plain ground is marked as ground of this variance would be.
 const FLOOR: f32 = 20.0;
-/// Variance beyond which more hides no more: single edges have more of it than any texture.
+/// Variance beyond which more hides no more: single edges would have most of the mark.
 const CEILING: f32 = 150.0;
 /// What a place is given of its own variance; the rest is the least among its neighbours, so that an edge beside a
 /// plain wall does not ring.
 const OWN: f32 = 0.2;
-/// Distance of these neighbours in canonical pixels: beyond the boxes, so that those beside an edge do not see it.
+/// Distance of these neighbours in canonical pixels: beyond the boxes, so that those beside an edge see little of it.
 const REACH: f64 = 6.0;
 /// Radius of the boxes in which variance is measured, in canonical pixels.
 const RADIUS: f64 = 5.0;
