@@ -18,5 +18,6 @@ mod watermark;
 pub use error::{KeyError, MarkError};
 pub use key::{KEYS_MAX, Key, KeyRing};
 pub use marked::Marked;
+pub use payload::CHECK_BITS;
 pub use verdict::{Evidence, Mark, Verdict, examine};
 pub use watermark::{ATTEMPTS_MAX, Detection, SIDE_MIN, Strength, attempts, detect, embed};

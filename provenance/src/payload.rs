@@ -7,7 +7,7 @@
 use crate::Key;
 
 /// Bits of the keyed check: an unmarked picture passes it once in 2^40 tries.
-pub(crate) const CHECK_BITS: u32 = 40;
+pub const CHECK_BITS: u32 = 40;
 const WORD_BYTES: usize = 8 + CHECK_BITS as usize / 8;
 const STEPS: usize = WORD_BYTES * 8;
 const MEMORY: usize = 14;

@@ -1,5 +1,6 @@
 //! The mark itself: a tile of spectral lines that repeats over the luma. README.md explains the method.
 
+mod climb;
 mod detect;
 mod embed;
 mod lattice;

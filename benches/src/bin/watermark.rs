@@ -10,13 +10,14 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kraftr::output;
 use kraftr_benches::pictures::{Random, alter, cut, drawn};
 use kraftr_imaging::{Encoding, Limits, RgbImage, decode, encode};
-use kraftr_provenance::{ATTEMPTS_MAX, Key, KeyRing, Strength, attempts, detect, embed};
+use kraftr_provenance::{ATTEMPTS_MAX, CHECK_BITS, Key, KeyRing, Strength, attempts, detect, embed};
 
 const LIMITS: Limits =
     Limits { bytes_max: 64 << 20, side_min: 1, side_max: 16_384, pixels_max: 64_000_000, aspect_max: 64 };
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["speed"] => speed(),
         ["unmarked", count, pictures @ ..] => unmarked(count, pictures),
-        _ => Err(anyhow::anyhow!("usage: watermark speed | watermark unmarked COUNT [PICTURE...]")),
+        _ => Err(anyhow!("usage: watermark speed | watermark unmarked COUNT [PICTURE...]")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +88,49 @@ fn speed() -> Result<()> {
     Ok(())
 }
 
+/// What the code words that were decoded in pictures without a mark look like.
+#[derive(Default)]
+struct Counts {
+    /// Pictures that are called marked.
+    found: u64,
+    words: u64,
+    /// Words of one picture at most.
+    most: usize,
+    /// Words that agree in the first of [`BITS`] of their check.
+    agreed: [u64; BITS.len()],
+}
+
+impl Counts {
+    /// Adds a picture whose words agree in so many first bits.
+    fn count(&mut self, checks: &[u32]) {
+        self.found += u64::from(checks.contains(&CHECK_BITS));
+        self.words += checks.len() as u64;
+        self.most = self.most.max(checks.len());
+        for (agreed, bits) in self.agreed.iter_mut().zip(BITS) {
+            *agreed += checks.iter().filter(|check| **check >= bits).count() as u64;
+        }
+    }
+
+    fn with(mut self, other: &Self) -> Self {
+        self.found += other.found;
+        self.words += other.words;
+        self.most = self.most.max(other.most);
+        self.agreed.iter_mut().zip(other.agreed).for_each(|(sum, more)| *sum += more);
+        self
+    }
+}
+
+/// A picture without a mark of the development key.
+fn without_mark(seed: u64, pictures: &[RgbImage]) -> Result<RgbImage> {
+    let mut random = Random(seed);
+    let base = if pictures.is_empty() || random.below(4) == 0 {
+        drawn(&mut random, 448, 448)
+    } else {
+        pictures[random.below(pictures.len() as u64) as usize].clone()
+    };
+    alter(&mut random, &cut(&mut Random(seed ^ 0x5eed), &base)?)
+}
+
 fn unmarked(count: &str, paths: &[&str]) -> Result<()> {
     let count: u64 = count.parse().with_context(|| format!("{count:?} is no number of pictures"))?;
     let load = |path: &&str| -> Result<RgbImage> {
@@ -94,25 +138,25 @@ fn unmarked(count: &str, paths: &[&str]) -> Result<()> {
         Ok(decode(&bytes, &LIMITS).with_context(|| (*path).to_owned())?.image)
     };
     let pictures: Vec<RgbImage> = paths.iter().map(load).collect::<Result<_>>()?;
-    let ring = KeyRing::development();
-    let (mut found, mut words, mut most) = (0u64, 0u64, 0usize);
-    let mut agreed = BITS.map(|_| 0u64);
-    for seed in 0..count {
-        let mut random = Random(seed);
-        let base = if pictures.is_empty() || random.below(4) == 0 {
-            drawn(&mut random, 448, 448)
-        } else {
-            pictures[random.below(pictures.len() as u64) as usize].clone()
-        };
-        let picture = alter(&mut random, &cut(&mut Random(seed ^ 0x5eed), &base)?)?;
-        let checks = attempts(&picture, &ring);
-        found += u64::from(checks.contains(&40));
-        words += checks.len() as u64;
-        most = most.max(checks.len());
-        for (agreed, bits) in agreed.iter_mut().zip(BITS) {
-            *agreed += checks.iter().filter(|check| **check >= bits).count() as u64;
+    let next = AtomicU64::new(0);
+    let search = || -> Result<Counts> {
+        let mut counts = Counts::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= count {
+                return Ok(counts);
+            }
+            counts.count(&attempts(&without_mark(seed, &pictures)?, &KeyRing::development()));
         }
-    }
+    };
+    let Counts { found, words, most, agreed } = std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let searches: Vec<_> = (0..cores).map(|_| scope.spawn(search)).collect();
+        searches.into_iter().try_fold(Counts::default(), |sum, search| {
+            let counts = search.join().map_err(|_| anyhow!("a search panicked"))??;
+            anyhow::Ok(sum.with(&counts))
+        })
+    })?;
     let expected = BITS.map(|bits| words as f64 / f64::from(1u32 << bits));
     output::json(&serde_json::json!({
         "bench": "watermark_unmarked",

@@ -5,7 +5,7 @@ use rustfft::num_complex::Complex32;
 
 use super::lattice::Lattice;
 use super::plane::Plane;
-use super::pose::{Fits, Matrix, Pose, SYMMETRIES, fit_near, product};
+use super::pose::{Fits, Matrix, Pose, Powers, SYMMETRIES, fit_near, product};
 use super::residual::{Look, residual};
 use super::search;
 use super::spectrum::Spectrum;
@@ -18,17 +18,26 @@ use crate::{Key, KeyRing};
 const PIXELS_MAX: usize = 1_400_000;
 /// Code words that are decoded for one key and picture at most. The false-positive bound counts on it.
 pub const ATTEMPTS_MAX: usize = 32;
-/// Fit of the known lines from which a picture is decoded as it lies, which is what most copies do.
+/// Fit of the known lines from which a way of lying is looked at for a picture that was not cut.
 const WHOLE_MIN: f64 = 2.2;
-/// Ways of lying so that are decoded.
+/// Ways of lying so that are looked at.
 const WHOLE_ATTEMPTS: usize = 2;
 /// Distance in canonical pixels to which the middle of a whole picture may have moved.
 const WHOLE_REACH: i32 = 3;
-/// Fit from which a pose is polished, and from which a polished one is decoded.
+/// Fit from which a pose among all is looked at, and one in a window.
 const PEAK_MIN: f64 = 4.2;
-const POLISHED_MIN: f64 = 5.6;
-/// Poses that are polished for each key.
+const WINDOW_MIN: f64 = 4.9;
+/// Poses that are looked at for each key.
 const CANDIDATES: usize = 6;
+/// Steps in pixels by which a pose settles, and the fit from which one that did so is polished: for a picture as it lies,
+/// and among all poses, of which chance offers better ones.
+const SETTLE: f64 = 0.5;
+const WHOLE_SETTLED_MIN: f64 = 3.8;
+const SETTLED_MIN: f64 = 5.5;
+/// Fit from which a polished pose is decoded.
+const POLISHED_MIN: f64 = 5.6;
+/// Steps in pixels by which poses are polished.
+const POLISH: [f64; 5] = [1.0, 0.5, 0.25, 0.125, 0.0625];
 /// Windows that are read together at least.
 const WINDOWS_MIN: usize = 3;
 /// Width in lattice steps of the window in which a ring's strength is measured.
@@ -95,15 +104,17 @@ fn search(image: &RgbImage, keys: &[Key], visit: &mut Visit) {
     let mut readers: Vec<Reader> = keys.iter().map(Reader::new).collect();
     let sharp_residual = residual(&luma, Look::SHARP);
     let sharp = Spectrum::new(&sharp_residual);
-    if readers.iter_mut().any(|reader| reader.whole(&sharp, &scales, visit)) {
+    let mut sharp = Powers::new(&sharp);
+    if readers.iter_mut().any(|reader| reader.whole(&mut sharp, &scales, visit)) {
         return;
     }
     let soft = Spectrum::new(&residual(&luma, Look::SOFT));
-    if readers.iter_mut().any(|reader| reader.whole(&soft, &scales, visit)) {
+    let mut soft = Powers::new(&soft);
+    if readers.iter_mut().any(|reader| reader.whole(&mut soft, &scales, visit)) {
         return;
     }
-    let lattices = search::lattices(&sharp, scale);
-    if readers.iter_mut().any(|reader| reader.among(&sharp, &lattices, visit)) {
+    let lattices = search::lattices(sharp.spectrum, scale);
+    if readers.iter_mut().any(|reader| reader.among(&mut sharp, &lattices, visit)) {
         return;
     }
     let windows = windows(&sharp_residual, scale);
@@ -144,12 +155,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Tries the picture as it lies: whole, perhaps scaled, turned by quarters or mirrored.
-    fn whole(&mut self, spectrum: &Spectrum, scales: &[f64], visit: &mut Visit) -> bool {
-        self.lying(spectrum, scales).into_iter().any(|placed| self.attempt(&[placed], visit))
+    fn whole(&mut self, powers: &mut Powers, scales: &[f64], visit: &mut Visit) -> bool {
+        self.lying(powers, scales).into_iter().any(|placed| self.attempt(&[placed], visit))
     }
 
     /// How the mark may lie in a picture that was not cut, best first.
-    fn lying<'s>(&self, spectrum: &'s Spectrum, scales: &[f64]) -> Vec<Placed<'s>> {
+    fn lying<'s>(&self, powers: &mut Powers<'s>, scales: &[f64]) -> Vec<Placed<'s>> {
+        let spectrum = powers.spectrum;
         let mut poses: Vec<(Pose, f64)> = scales
             .iter()
             .flat_map(|scale| SYMMETRIES.map(|symmetry| symmetry.map(|entry| entry / scale)))
@@ -158,12 +170,14 @@ impl<'a> Reader<'a> {
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
         poses.truncate(WHOLE_ATTEMPTS);
-        let polished = |(pose, _): (Pose, f64)| pose.polished(spectrum, &self.lattice, 0.5).0;
-        poses.into_iter().map(|pose| Placed { spectrum, pose: polished(pose) }).collect()
+        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice, SETTLE) >= WHOLE_SETTLED_MIN);
+        let polished = |(pose, _): (Pose, f64)| pose.polished(powers, &self.lattice, &POLISH[1..]).0;
+        poses.into_iter().map(polished).map(|pose| Placed { spectrum, pose }).collect()
     }
 
     /// Tries the best of the lattices.
-    fn among(&mut self, spectrum: &Spectrum, lattices: &[Matrix], visit: &mut Visit) -> bool {
+    fn among(&mut self, powers: &mut Powers, lattices: &[Matrix], visit: &mut Visit) -> bool {
+        let spectrum = powers.spectrum;
         let mut fits = Fits::new();
         let mut poses: Vec<(Pose, f64)> = Vec::new();
         for lattice in lattices {
@@ -176,8 +190,9 @@ impl<'a> Reader<'a> {
         }
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.truncate(CANDIDATES);
-        let polish = |(pose, _): &(Pose, f64)| pose.polished(spectrum, &self.lattice, 1.0);
-        let mut polished: Vec<(Pose, f64)> = poses.iter().map(polish).collect();
+        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice, SETTLE) >= SETTLED_MIN);
+        let polish = |(pose, _): (Pose, f64)| pose.polished(powers, &self.lattice, &POLISH);
+        let mut polished: Vec<(Pose, f64)> = poses.into_iter().map(polish).collect();
         polished.retain(|(_, fit)| *fit >= POLISHED_MIN);
         polished.sort_by(|a, b| b.1.total_cmp(&a.1));
         polished.into_iter().any(|(pose, _)| self.attempt(&[Placed { spectrum, pose }], visit))
@@ -198,10 +213,10 @@ impl<'a> Reader<'a> {
         let (pose, fit) = matrices
             .map(|matrix| fits.best(&window.spectrum, &self.lattice, matrix))
             .max_by(|a, b| a.1.total_cmp(&b.1))?;
-        if fit < PEAK_MIN {
+        if fit < WINDOW_MIN {
             return None;
         }
-        let (pose, fit) = pose.polished(&window.spectrum, &self.lattice, 1.0);
+        let (pose, fit) = pose.polished(&mut Powers::new(&window.spectrum), &self.lattice, &POLISH);
         (fit >= POLISHED_MIN).then_some(Placed { spectrum: &window.spectrum, pose })
     }
 

@@ -1,12 +1,14 @@
 //! How a mark lies in a picture, and how well one lies there.
 
+use std::collections::HashMap;
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
 use rustfft::num_complex::{Complex32, Complex64};
 use rustfft::{Fft, FftDirection, FftPlanner};
 
-use super::lattice::{Known, Lattice, Line, TILE};
+use super::climb::climbed;
+use super::lattice::{Known, Lattice, Line, TILE, lines};
 use super::spectrum::Spectrum;
 
 /// A matrix by rows.
@@ -71,47 +73,36 @@ impl Pose {
         fit(&self.known(spectrum, lattice))
     }
 
-    /// The pose near this one that is most probable, with the fit of its known lines. The `first` steps, in pixels, are
-    /// the largest.
-    pub(crate) fn polished(self, spectrum: &Spectrum, lattice: &Lattice, first: f64) -> (Self, f64) {
+    /// How well the known lines fit where they fit best nearby, at most a step of so many pixels at a time. It costs little
+    /// and tells most of what chance offers from a mark, but the known lines are too few to say where exactly that lies.
+    pub(crate) fn settled(self, spectrum: &Spectrum, lattice: &Lattice, step: f64) -> f64 {
+        let moved = |pose: Self, place, step| pose.moved(spectrum, place, step);
+        climbed(self, &[step], 6, moved, |pose| pose.fit(spectrum, lattice)).1
+    }
+
+    /// The pose near this one that is most probable, with the fit of its known lines. Its sizes of `steps` are pixels.
+    pub(crate) fn polished(self, powers: &mut Powers, lattice: &Lattice, steps: &[f64]) -> (Self, f64) {
+        let spectrum = powers.spectrum;
         let scale = spectrum.power.max(f64::MIN_POSITIVE).sqrt().recip() as f32;
-        let evidence = |pose: Self, carried: f32| {
-            let known: f32 = pose.known(spectrum, lattice).iter().map(|value| value.re * scale).sum();
-            2.0 * known + HEIGHT * carried
+        let evidence = |pose: Self| {
+            let known = pose.known(spectrum, lattice);
+            let (sum, power) = sums(&known);
+            let carried = powers.all(pose.matrix) - power;
+            f64::from(2.0 * sum * scale + HEIGHT * carried * scale * scale)
         };
-        let carried = |matrix: Matrix| -> f32 {
-            let powers =
-                lattice.carriers.iter().map(|carrier| unshifted(spectrum, matrix, carrier.line).norm_sqr());
-            powers.sum::<f32>() * scale * scale
-        };
-        let mut pose = self;
-        let mut power = carried(pose.matrix);
-        let mut best = evidence(pose, power);
-        let mut step = first;
-        while step > 0.06 {
-            let mut improved = false;
-            for place in 0..6 {
-                for sign in [step, -step] {
-                    let (mut other, mut other_power) = (pose, power);
-                    match place {
-                        0 | 1 => other.shift[place] += sign,
-                        _ => {
-                            other.matrix[place - 2] += sign / spectrum.reach();
-                            other_power = carried(other.matrix);
-                        }
-                    }
-                    let found = evidence(other, other_power);
-                    if found > best {
-                        (pose, power, best, improved) = (other, other_power, found, true);
-                        break;
-                    }
-                }
-            }
-            if !improved {
-                step /= 2.0;
-            }
-        }
+        let moved = |pose: Self, place, step| pose.moved(spectrum, place, step);
+        let (pose, _) = climbed(self, steps, 6, moved, evidence);
         (pose, pose.fit(spectrum, lattice))
+    }
+
+    /// This pose with one of its six numbers, the shift's before the matrix's, changed so that the mark moves by `step`
+    /// pixels.
+    fn moved(mut self, spectrum: &Spectrum, place: usize, step: f64) -> Self {
+        match place {
+            0 | 1 => self.shift[place] += step,
+            _ => self.matrix[place - 2] += step / spectrum.reach(),
+        }
+        self
     }
 }
 
@@ -135,9 +126,42 @@ fn frequency(matrix: Matrix, line: Line) -> (f64, f64) {
 
 /// The sum of the real parts, in deviations that it would have if all phases were random.
 pub(crate) fn fit(values: &[Complex32]) -> f64 {
-    let (sum, power) =
-        values.iter().fold((0.0, 0.0), |(sum, power), value| (sum + value.re, power + value.norm_sqr()));
+    let (sum, power) = sums(values);
     if power > 0.0 { f64::from(sum) / f64::from(power / 2.0).sqrt() } else { 0.0 }
+}
+
+/// The sums of the real parts and of the squared magnitudes.
+fn sums(values: &[Complex32]) -> (f32, f32) {
+    values.iter().fold((0.0, 0.0), |(sum, power), value| (sum + value.re, power + value.norm_sqr()))
+}
+
+/// The power of all lines by matrix. It is remembered, as poses under many keys, in all symmetries, ask for it around the
+/// same few lattices.
+pub(crate) struct Powers<'a> {
+    pub(crate) spectrum: &'a Spectrum,
+    seen: HashMap<[u64; 4], f32>,
+}
+
+impl<'a> Powers<'a> {
+    pub(crate) fn new(spectrum: &'a Spectrum) -> Self {
+        Self { spectrum, seen: HashMap::new() }
+    }
+
+    fn all(&mut self, matrix: Matrix) -> f32 {
+        let sum = || lines().iter().map(|line| power(self.spectrum, matrix, *line)).sum();
+        *self.seen.entry(alike(matrix).map(f64::to_bits)).or_insert_with(sum)
+    }
+}
+
+/// The same matrix for all symmetries of a lattice: its rows, each or its opposite, in order.
+fn alike([a, b, c, d]: Matrix) -> Matrix {
+    // Zero is added to make it positive.
+    let forward = |row: [f64; 2]| {
+        if row < [0.0; 2] { row.map(|entry| 0.0 - entry) } else { row.map(|entry| entry + 0.0) }
+    };
+    let (first, second) = (forward([a, b]), forward([c, d]));
+    let ([a, b], [c, d]) = if first < second { (second, first) } else { (first, second) };
+    [a, b, c, d]
 }
 
 /// How well a matrix fits with each shift by whole canonical pixels.
@@ -199,14 +223,16 @@ pub(crate) fn fit_near(spectrum: &Spectrum, lattice: &Lattice, matrix: Matrix, r
         .map(|known| (known.line, unshifted(spectrum, matrix, known.line) * known.value.conj()))
         .collect();
     let power: f64 = values.iter().map(|(_, value)| f64::from(value.norm_sqr())).sum();
+    let turns: [Complex64; TILE] =
+        std::array::from_fn(|steps| Complex64::cis(-TAU * steps as f64 / TILE as f64));
     let mut best = (Pose { matrix, shift: [0.0; 2] }, f64::NEG_INFINITY);
     for y in -reach..=reach {
         for x in -reach..=reach {
             let sum: f64 = values
                 .iter()
                 .map(|(line, value)| {
-                    let angle = -TAU * f64::from(i32::from(line.u) * x + i32::from(line.v) * y) / TILE as f64;
-                    let turn = Complex64::cis(angle);
+                    let steps = i32::from(line.u) * x + i32::from(line.v) * y;
+                    let turn = turns[steps.rem_euclid(TILE as i32) as usize];
                     f64::from(value.re) * turn.re - f64::from(value.im) * turn.im
                 })
                 .sum();
@@ -216,4 +242,28 @@ pub(crate) fn fit_near(spectrum: &Spectrum, lattice: &Lattice, matrix: Matrix, r
         }
     }
     (best.0, if power > 0.0 { best.1 / (power / 2.0).sqrt() } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watermark::plane::Plane;
+
+    #[test]
+    fn symmetric_matrices_share_their_power() {
+        let values = (0..200 * 160).map(|n| (n as f32 * 0.37).sin() + (n as f32 * 0.011).cos()).collect();
+        let spectrum = Spectrum::new(&Plane { width: 200, height: 160, values });
+        for matrix in [[1.25, 0.0, 0.0, 1.25], [1.1, 0.06, -0.05, 1.2]] {
+            let mut powers = Powers::new(&spectrum);
+            for symmetry in SYMMETRIES {
+                let turned = product(symmetry, matrix);
+                let sum: f32 = lines().iter().map(|line| power(&spectrum, turned, *line)).sum();
+                let shared = powers.all(turned);
+                assert!((sum - shared).abs() < 1e-3 * sum, "{sum} {shared}");
+            }
+            assert_eq!(powers.seen.len(), 1);
+            powers.all(matrix.map(|entry| entry + 1e-3));
+            assert_eq!(powers.seen.len(), 2);
+        }
+    }
 }

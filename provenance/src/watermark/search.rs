@@ -6,6 +6,7 @@
 use std::f64::consts::FRAC_PI_2;
 use std::ops::Range;
 
+use super::climb::climbed;
 use super::lattice::{RADII, TILE, lines};
 use super::pose::{self, Matrix, inverse};
 use super::relief::Relief;
@@ -22,6 +23,8 @@ const NEARBY: Distortions = Distortions { sizes: (0.92, 1.09), stretch: 1.09, tu
 /// Distance of neighbouring lattices, in frequencies that the picture resolves, at the fastest line.
 const STEP: f64 = 0.8;
 const UPRIGHT_STEP: f64 = 0.35;
+/// Steps in pixels by which a lattice is moved to where its lines have most power.
+const CLIMB: [f64; 2] = [0.5, 0.25];
 /// Lattices that are looked at closely: upright ones, which costs little, and those of each other kind. Lattices that are
 /// left.
 const UPRIGHT_CLOSE: usize = 16;
@@ -170,7 +173,13 @@ impl<'a> Search<'a> {
 
     /// The lattices nearby whose lines have most power.
     fn climbed(&self, matrices: Vec<Matrix>) -> Vec<Matrix> {
-        matrices.into_iter().map(|matrix| climbed(self.spectrum, matrix)).collect()
+        let moved = |matrix: Matrix, place: usize, step: f64| {
+            let mut other = matrix;
+            other[place] += step / self.spectrum.reach();
+            other
+        };
+        let top = |matrix| climbed(matrix, &CLIMB, 4, moved, |matrix| power(self.spectrum, matrix)).0;
+        matrices.into_iter().map(top).collect()
     }
 
     /// The lattices with how far the power at their lines stands out among those of somewhat larger and smaller ones.
@@ -209,28 +218,4 @@ fn power(spectrum: &Spectrum, matrix: Matrix) -> f64 {
     } else {
         0.0
     }
-}
-
-/// The lattice nearby whose lines have most power.
-fn climbed(spectrum: &Spectrum, mut matrix: Matrix) -> Matrix {
-    let mut best = power(spectrum, matrix);
-    let mut step = 0.5;
-    while step > 0.2 {
-        let mut improved = false;
-        for place in 0..4 {
-            for sign in [step, -step] {
-                let mut other = matrix;
-                other[place] += sign / spectrum.reach();
-                let height = power(spectrum, other);
-                if height > best {
-                    (matrix, best, improved) = (other, height, true);
-                    break;
-                }
-            }
-        }
-        if !improved {
-            step /= 2.0;
-        }
-    }
-    matrix
 }
