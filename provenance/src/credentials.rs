@@ -10,6 +10,7 @@ mod claim;
 mod issue;
 mod key;
 mod read;
+mod store;
 
 pub use authority::{Authority, AuthorityError};
 pub use certificate::{Anchors, CertificateError, Chain};

@@ -3,10 +3,12 @@
 use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 
+use c2pa::jumbf_io::load_jumbf_from_memory;
 use c2pa::{Context, Manifest, Reader, Settings, ValidationState};
 use kraftr_imaging::SourceFormat;
 use serde_json::Value;
 
+use super::store::is_whole;
 use super::{Anchors, DEVELOPMENT, GENERATOR, RENDER, SOFT_BINDING};
 
 /// Problems that are named.
@@ -14,7 +16,7 @@ const PROBLEMS_MAX: usize = 16;
 /// Characters of a text that a stranger's manifest may bring along.
 const CHARS_MAX: usize = 128;
 /// Megabytes that a compressed manifest may unfold to.
-const UNFOLDED_MAX: i64 = 16;
+pub(super) const UNFOLDED_MAX: u32 = 16;
 
 /// What a manifest is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -79,6 +81,12 @@ pub fn read(bytes: &[u8], format: SourceFormat, anchors: &Anchors) -> Reading {
 }
 
 fn judge(bytes: &[u8], format: &str, anchors: &Anchors) -> Reading {
+    // Where there is no store, the reader says why.
+    if let Ok(store) = load_jumbf_from_memory(format, bytes)
+        && !is_whole(&store)
+    {
+        return Reading::of(Status::Invalid, vec!["unreadable".to_owned()]);
+    }
     let reader = settings(anchors)
         .and_then(|settings| Context::new().with_settings(settings))
         .and_then(|context| Reader::from_context(context).with_stream(format, Cursor::new(bytes)));
@@ -97,7 +105,7 @@ fn settings(anchors: &Anchors) -> c2pa::Result<Settings> {
     let settings = Settings::new()
         .with_value("verify.remote_manifest_fetch", false)?
         .with_value("verify.ocsp_fetch", false)?
-        .with_value("core.max_decompressed_manifest_size_in_mb", UNFOLDED_MAX)?;
+        .with_value("core.max_decompressed_manifest_size_in_mb", i64::from(UNFOLDED_MAX))?;
     match anchors.pem() {
         Some(pem) => settings.with_value("trust.trust_anchors", pem),
         None => Ok(settings),

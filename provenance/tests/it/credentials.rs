@@ -105,6 +105,32 @@ fn a_changed_picture_and_a_changed_manifest_are_invalid() {
     }
 }
 
+/// Most bytes of memory that this process ever held.
+#[cfg(target_os = "linux")]
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_manifest_that_names_gigabytes_gets_none() {
+    let signer = Signer::new();
+    for (encoding, format) in ENCODINGS {
+        let mut bytes = signer.sign(encoding).bytes().to_vec();
+        let text = b"\x67release\x6Cdemo-tryon-1";
+        let at = bytes.windows(text.len()).position(|at| at == text).unwrap() + 8;
+        bytes[at..at + 5].copy_from_slice(b"\x7A\xF0\x00\x00\x00");
+        let reading = read(&bytes, format, &Anchors::none());
+        assert_eq!(
+            (reading.status, &reading.problems[..]),
+            (Status::Invalid, &["unreadable".to_owned()][..])
+        );
+    }
+    assert!(peak_memory() < 2 << 30, "{}", peak_memory());
+}
+
 #[test]
 fn the_mark_outlives_the_manifest() {
     let signer = Signer::new();
