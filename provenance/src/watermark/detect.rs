@@ -29,9 +29,8 @@ const PEAK_MIN: f64 = 4.2;
 const WINDOW_MIN: f64 = 4.9;
 /// Poses that are looked at for each key.
 const CANDIDATES: usize = 6;
-/// Steps in pixels by which a pose settles, and the fit from which one that did so is polished: for a picture as it lies,
-/// and among all poses, of which chance offers better ones.
-const SETTLE: f64 = 0.5;
+/// Fit from which a settled pose is polished: for a picture as it lies, and among all poses, of which chance offers better
+/// ones.
 const WHOLE_SETTLED_MIN: f64 = 3.8;
 const SETTLED_MIN: f64 = 5.5;
 /// Fit from which a polished pose is decoded.
@@ -170,7 +169,7 @@ impl<'a> Reader<'a> {
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.retain(|(_, fit)| *fit >= WHOLE_MIN);
         poses.truncate(WHOLE_ATTEMPTS);
-        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice, SETTLE) >= WHOLE_SETTLED_MIN);
+        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice) >= WHOLE_SETTLED_MIN);
         let polished = |(pose, _): (Pose, f64)| pose.polished(powers, &self.lattice, &POLISH[1..]).0;
         poses.into_iter().map(polished).map(|pose| Placed { spectrum, pose }).collect()
     }
@@ -190,7 +189,7 @@ impl<'a> Reader<'a> {
         }
         poses.sort_by(|a, b| b.1.total_cmp(&a.1));
         poses.truncate(CANDIDATES);
-        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice, SETTLE) >= SETTLED_MIN);
+        poses.retain(|(pose, _)| pose.settled(spectrum, &self.lattice) >= SETTLED_MIN);
         let polish = |(pose, _): (Pose, f64)| pose.polished(powers, &self.lattice, &POLISH);
         let mut polished: Vec<(Pose, f64)> = poses.into_iter().map(polish).collect();
         polished.retain(|(_, fit)| *fit >= POLISHED_MIN);

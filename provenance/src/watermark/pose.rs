@@ -18,6 +18,8 @@ pub(crate) type Matrix = [f64; 4];
 /// known phase, read as `r`, speaks for a pose by `2a Re r`, and one that carries unknown bits by about `a² |r|²`: the
 /// known ones alone are too few to say where the others lie.
 const HEIGHT: f32 = 0.35;
+/// Steps in pixels by which a pose settles.
+const SETTLE: f64 = 0.5;
 
 /// From a picture to the tile: a pixel at `x` from the picture's centre shows the tile at `matrix * x + shift`, both in
 /// canonical pixels of the tile.
@@ -73,11 +75,11 @@ impl Pose {
         fit(&self.known(spectrum, lattice))
     }
 
-    /// How well the known lines fit where they fit best nearby, at most a step of so many pixels at a time. It costs little
-    /// and tells most of what chance offers from a mark, but the known lines are too few to say where exactly that lies.
-    pub(crate) fn settled(self, spectrum: &Spectrum, lattice: &Lattice, step: f64) -> f64 {
+    /// How well the known lines fit where they fit best nearby. It costs little and tells most of what chance offers from a
+    /// mark, but the known lines are too few to say where exactly that lies.
+    pub(crate) fn settled(self, spectrum: &Spectrum, lattice: &Lattice) -> f64 {
         let moved = |pose: Self, place, step| pose.moved(spectrum, place, step);
-        climbed(self, &[step], 6, moved, |pose| pose.fit(spectrum, lattice)).1
+        climbed(self, &[SETTLE], 6, moved, |pose| pose.fit(spectrum, lattice)).1
     }
 
     /// The pose near this one that is most probable, with the fit of its known lines. Its sizes of `steps` are pixels.
