@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn what_lies_within_its_bounds_is_whole() {
         let value =
-            ciborium::cbor!({ "text" => "a", "list" => [1, -2, 0.5, null, true], "bytes" => Value::Bytes(vec![0; 3]) })
+            cbor!({ "text" => "a", "list" => [1, -2, 0.5, null, true], "bytes" => Value::Bytes(vec![0; 3]) })
                 .unwrap();
         let mut item = Vec::new();
         ciborium::into_writer(&value, &mut item).unwrap();
@@ -180,8 +180,9 @@ mod tests {
         assert!(!is_whole(&boxed(b"json", b"{}")));
         let longer = [&20u32.to_be_bytes(), &b"json{}"[..]].concat();
         assert!(!is_whole(&store(&longer)));
-        let deep = (0..40).fold(boxed(b"json", b"{}"), |inner, _| boxed(b"jumb", &inner));
-        assert!(!is_whole(&deep));
+        let nested = |deep: usize| (0..deep).fold(boxed(b"json", b"{}"), |inner, _| boxed(b"jumb", &inner));
+        assert!(is_whole(&nested(BOXES_DEEP)));
+        assert!(!is_whole(&nested(BOXES_DEEP + 1)));
     }
 
     #[test]
