@@ -17,7 +17,7 @@ const SERIALIZATION_FAILURE: &str = "40001";
 /// Writes everything; the caller commits.
 pub(super) async fn flush(write: &mut Write<'_>, mut work: Work<'_>) -> Result<(), StoreError> {
     work.set_balances(&balances_after(write, &work).await?)?;
-    parts(&work)?.execute(&mut write.tx, &all_moved(&work)).await?;
+    parts(&work)?.execute(&mut write.tx, |sql| all_moved(sql, &work)).await?;
     if idempotency::complete(&mut write.tx, &work.tickets).await? != work.tickets.len() as u64 {
         return Err(corrupt("a reservation vanished under its own lock"));
     }
@@ -32,7 +32,7 @@ pub(super) fn is_lone(work: &Work<'_>) -> bool {
 /// Writes what [`is_lone`] as one statement that is its own transaction. False, and nothing is written, when a row was
 /// not any more what it was when it was read.
 pub(super) async fn flush_alone(connection: &mut PgConnection, work: &Work<'_>) -> Result<bool, StoreError> {
-    match parts(work)?.execute(connection, &all_moved(work)).await {
+    match parts(work)?.execute(connection, |sql| all_moved(sql, work)).await {
         Ok(()) => Ok(true),
         Err(error) if is_outrun(&error) => Ok(false),
         Err(error) => Err(error.into()),
@@ -44,11 +44,12 @@ fn is_outrun(error: &sqlx::Error) -> bool {
 }
 
 /// The condition that the whole statement stands and falls with.
-fn all_moved(work: &Work<'_>) -> String {
+fn all_moved(sql: &mut QueryBuilder<Postgres>, work: &Work<'_>) {
     match work.changed.len() {
-        0 => "true".to_owned(),
-        wanted => format!("all_moved((SELECT COUNT(*) FROM moved), {wanted})"),
-    }
+        0 => sql.push("true"),
+        // Bound, so that one plan serves any number.
+        wanted => sql.push("all_moved((SELECT COUNT(*) FROM moved), ").push_bind(wanted as i64).push(")"),
+    };
 }
 
 /// A part for each table.

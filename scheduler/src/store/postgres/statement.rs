@@ -30,12 +30,16 @@ impl Parts {
         self.sql.push(name).push(" AS (")
     }
 
-    /// Writes all parts, if there are any, and evaluates `select` about them.
-    pub(super) async fn execute(mut self, connection: &mut PgConnection, select: &str) -> sqlx::Result<()> {
+    /// Writes all parts, if there are any, and evaluates about them what `select` says.
+    pub(super) async fn execute(
+        mut self,
+        connection: &mut PgConnection,
+        select: impl FnOnce(&mut QueryBuilder<Postgres>),
+    ) -> sqlx::Result<()> {
         if self.empty {
             return Ok(());
         }
-        self.sql.push(")\nSELECT ").push(select);
+        select(self.sql.push(")\nSELECT "));
         self.sql.build().execute(connection).await?;
         Ok(())
     }
