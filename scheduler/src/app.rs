@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ahead::Ahead;
 use crate::blobs::BlobStore;
 use crate::blobs::directory::DirectoryBlobs;
 use crate::catalog::Catalog;
@@ -17,8 +18,8 @@ use crate::hub::Hub;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
-use crate::store::{NewRender, Render, Store, StoreError, SubmitError, Term};
-use crate::{claims, dispatcher, http, hub, leader, reaper, relay, sink, sweeper};
+use crate::store::{AtOnce, NewRender, Render, Store, StoreError, SubmitError, Term};
+use crate::{ahead, claims, dispatcher, http, hub, leader, reaper, relay, sink, sweeper};
 
 /// How a scheduler behaves.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub struct App {
     pub ids: Arc<dyn Ids>,
     /// Progress of running renders, for those who watch.
     pub hub: Hub,
+    /// Jobs that go out before the relay has read of them.
+    pub(crate) ahead: Arc<Ahead>,
     /// Submissions that wait for the database together.
     submissions: Group<NewRender, Result<Result<Render, SubmitError>, Arc<StoreError>>>,
     /// Whether this replica leads.
@@ -83,10 +86,11 @@ pub enum SubmissionFailed {
 /// somebody else's row.
 async fn submit_together(
     store: Arc<dyn Store>,
+    ahead: Arc<Ahead>,
     term: Option<Term>,
     renders: Vec<NewRender>,
 ) -> Vec<Result<Result<Render, SubmitError>, Arc<StoreError>>> {
-    match store.submit_renders(&renders, term).await {
+    match submit_ahead(&*store, &ahead, term, &renders).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) if renders.len() == 1 || !error.is_permanent() => {
             let error = Arc::new(error);
@@ -96,7 +100,7 @@ async fn submit_together(
             tracing::warn!(%error, renders = renders.len(), "submitted together they were refused");
             let mut outcomes = Vec::with_capacity(renders.len());
             for render in &renders {
-                let alone = store.submit_renders(std::slice::from_ref(render), term).await;
+                let alone = submit_ahead(&*store, &ahead, term, std::slice::from_ref(render)).await;
                 outcomes.push(alone.map_err(Arc::new).and_then(|mut outcomes| {
                     outcomes
                         .pop()
@@ -106,6 +110,26 @@ async fn submit_together(
             outcomes
         }
     }
+}
+
+/// One transaction, whose jobs go out while it is committed.
+async fn submit_ahead(
+    store: &dyn Store,
+    ahead: &Ahead,
+    term: Option<Term>,
+    renders: &[NewRender],
+) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
+    let mut commit = None;
+    let mut go = |jobs: &[_]| {
+        commit = ahead.depart(jobs);
+        commit.is_some()
+    };
+    let at_once = term.map(|term| AtOnce { term, ahead: Some(&mut go) });
+    let outcomes = store.submit_renders(renders, at_once).await?;
+    if let Some(commit) = commit {
+        commit.done();
+    }
+    Ok(outcomes)
 }
 
 /// What a scheduler is built from.
@@ -154,10 +178,12 @@ impl App {
     /// Puts the parts together without starting a loop: a simulation steps them itself.
     pub fn new(parts: Parts, config: Config) -> Self {
         let leadership = Arc::new(Leadership::new(parts.ids.uuid(parts.clock.now())));
+        let ahead = Arc::<Ahead>::default();
         let submissions = {
             let (store, leadership) = (Arc::clone(&parts.store), Arc::clone(&leadership));
+            let ahead = Arc::clone(&ahead);
             Group::new(SUBMISSIONS_MAX, move |renders| {
-                submit_together(Arc::clone(&store), leadership.term(), renders)
+                submit_together(Arc::clone(&store), Arc::clone(&ahead), leadership.term(), renders)
             })
         };
         Self {
@@ -169,6 +195,7 @@ impl App {
             clock: parts.clock,
             ids: parts.ids,
             hub: Hub::default(),
+            ahead,
             submissions,
             leadership,
             provenance: parts.provenance,
@@ -214,7 +241,7 @@ impl Scheduler {
                 });
             })+};
         }
-        spawn!(leader dispatcher relay claims sink reaper sweeper hub);
+        spawn!(leader dispatcher ahead relay claims sink reaper sweeper hub);
         let (router, http_stop) = (http::router(Arc::clone(&self.app)), stop.clone());
         loops.spawn(async move {
             axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())

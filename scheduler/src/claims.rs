@@ -1,20 +1,30 @@
 //! Answers workers: claims, heartbeats, places to upload to.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use futures::FutureExt as _;
 use kraftr_protocol::message::{
-    Grant, Input, Job, Link, Reply, Request, SignRequest, Signing, UploadRequest,
+    Grant, Input, Job, Link, NotGranted, Reply, Request, SignRequest, Signing, UploadRequest,
 };
-use kraftr_protocol::{WorkerId, limits};
+use kraftr_protocol::{RenderId, WorkerId, limits};
 use kraftr_transport::{BoxSource, Call};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ahead::COMMIT_WITHIN;
 use crate::app::App;
 use crate::blobs::{BlobError, PutTerms};
 use crate::provenance::SignatureError;
-use crate::store::{Asset, ClaimOutcome, Claimed, StoreError};
+use crate::store::{Asset, ClaimOutcome, Claimed, Notice, StoreError};
+use crate::wake::woken;
 
 /// Calls that are answered together at most.
 const TOGETHER_MAX: usize = 256;
+/// How long a claim waits for its render, whose job may have gone ahead of its commit: longer than the relay counts on.
+const WAIT_FOR_COMMIT: Duration = COMMIT_WITHIN.saturating_mul(2);
+/// How often it looks for the render without being woken.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a call could not be answered now; the worker asks again.
 #[derive(Debug, thiserror::Error)]
@@ -56,47 +66,65 @@ async fn claim_reply(app: &App, outcome: ClaimOutcome) -> Result<Reply, CallErro
     match outcome {
         ClaimOutcome::Granted(claimed) => Ok(Reply::Granted(Box::new(grant(app, *claimed).await?))),
         ClaimOutcome::NotGranted(reason) => Ok(Reply::NotGranted { reason }),
+        ClaimOutcome::NotThere => Ok(Reply::NotGranted { reason: NotGranted::NotWanted }),
     }
 }
 
-/// Answers calls that waited together: all claims among them in one transaction.
-async fn answer_together(app: &App, calls: Vec<Call>) {
-    let mut claims = Vec::new();
+/// A claim that waits for its answer.
+struct Waiting {
+    job: Job,
+    worker: WorkerId,
+    since: Instant,
+    call: Call,
+}
+
+/// Answers calls that waited together: all claims among them, and those that are `early`, in one transaction. Gives back
+/// the claims whose render is not there yet.
+async fn answer_together(app: &App, early: Vec<Waiting>, calls: Vec<Call>) -> Vec<Waiting> {
+    let mut claims = early;
     let mut others = Vec::new();
     for call in calls {
         match call.request {
-            Request::Claim { job, worker } => claims.push(((job, worker), call)),
+            Request::Claim { job, worker } => {
+                claims.push(Waiting { job, worker, since: Instant::now(), call });
+            }
             _ => others.push(answer(app, call)),
         }
     }
-    let (wanted, claims): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
-    futures::future::join(grant_together(app, &wanted, claims), futures::future::join_all(others)).await;
+    futures::future::join(grant_together(app, claims), futures::future::join_all(others)).await.0
 }
 
-async fn grant_together(app: &App, wanted: &[(Job, WorkerId)], calls: Vec<Call>) {
-    if wanted.is_empty() {
-        return;
+async fn grant_together(app: &App, claims: Vec<Waiting>) -> Vec<Waiting> {
+    if claims.is_empty() {
+        return Vec::new();
     }
-    match app.store.grant_claims(wanted).await {
+    let wanted: Vec<_> = claims.iter().map(|claim| (claim.job, claim.worker)).collect();
+    let mut early = Vec::new();
+    match app.store.grant_claims(&wanted).await {
         Ok(outcomes) => {
-            for (call, outcome) in calls.into_iter().zip(outcomes) {
+            for (claim, outcome) in claims.into_iter().zip(outcomes) {
+                if outcome == ClaimOutcome::NotThere && claim.since.elapsed() < WAIT_FOR_COMMIT {
+                    early.push(claim);
+                    continue;
+                }
                 let reply = claim_reply(app, outcome).await.unwrap_or_else(|error| unavailable(&error));
-                call.answer(reply);
+                claim.call.answer(reply);
             }
         }
         // One broken row must not keep the others from being granted.
         Err(error) if error.is_permanent() && wanted.len() > 1 => {
-            for call in calls {
-                answer(app, call).await;
+            for claim in claims {
+                early.extend(Box::pin(grant_together(app, vec![claim])).await);
             }
         }
         Err(error) => {
             let error = CallError::from(error);
-            for call in calls {
-                call.answer(unavailable(&error));
+            for claim in claims {
+                claim.call.answer(unavailable(&error));
             }
         }
     }
+    early
 }
 
 fn unavailable(error: &CallError) -> Reply {
@@ -165,14 +193,22 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
         Ok(calls) => calls,
         Err(error) => return tracing::error!(%error, "calls cannot be served"),
     };
+    let mut notices = app.store.notices();
+    let mut early: Vec<Waiting> = Vec::new();
     loop {
-        let call = tokio::select! {
-            () = shutdown.cancelled() => return,
-            call = calls.next() => call,
+        let awaited: BTreeSet<RenderId> = early.iter().map(|claim| claim.job.render).collect();
+        let committed = |notice: &Notice| match notice {
+            Notice::Changed(renders) => renders.iter().any(|render| awaited.contains(render)),
+            Notice::Queue | Notice::Outbox => false,
         };
-        match call {
-            Some(call) => answer_together(app, waiting_too(call, &mut calls)).await,
-            None => return,
-        }
+        let together = tokio::select! {
+            () = shutdown.cancelled() => return,
+            call = calls.next() => match call {
+                Some(call) => waiting_too(call, &mut calls),
+                None => return,
+            },
+            () = woken(&mut notices, LOOK_EVERY, committed), if !awaited.is_empty() => Vec::new(),
+        };
+        early = answer_together(app, early, together).await;
     }
 }

@@ -4,6 +4,7 @@
 //! source of truth, and whatever must happen "and also" goes through an outbox row of the same
 //! transaction.
 
+mod ahead;
 pub mod app;
 pub mod blobs;
 pub mod catalog;

@@ -14,6 +14,7 @@ use kraftr_protocol::message::Control;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ahead::Ahead;
 use crate::app::App;
 use crate::store::{Notice, OutboxRow, StoreError, Topic};
 use crate::wake::woken;
@@ -102,7 +103,9 @@ async fn perform_in_order(app: &App, rows: Vec<OutboxRow>) -> Outcome {
 async fn perform(app: &App, topic: &Topic) -> Result<(), String> {
     match topic {
         Topic::Job { lane, job } => {
-            app.transport.publish_job(lane, *job).await.map_err(|error| error.to_string())?;
+            if !app.ahead.take_published(*job) {
+                app.transport.publish_job(lane, *job).await.map_err(|error| error.to_string())?;
+            }
         }
         Topic::Cancel { render } => app.transport.publish_control(Control::Cancel { render: *render }),
         Topic::Erase { object_key } => {
@@ -123,7 +126,7 @@ struct UnderWay {
 
 impl UnderWay {
     /// Takes on what is neither under way nor behind something that is.
-    fn take_on(&mut self, due: Vec<OutboxRow>) -> Vec<OutboxRow> {
+    fn take_on(&mut self, due: Vec<OutboxRow>, ahead: &Ahead) -> Vec<OutboxRow> {
         let busy = self.renders.clone();
         let mut taken = Vec::new();
         self.held_back = false;
@@ -132,7 +135,7 @@ impl UnderWay {
             if self.rows.contains(&row.id) {
                 continue;
             }
-            if render.is_some_and(|render| busy.contains(&render)) {
+            if render.is_some_and(|render| busy.contains(&render) || ahead.is_under_way(render)) {
                 self.held_back = true;
                 continue;
             }
@@ -183,7 +186,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
                 Ok(due) => {
                     // A full answer may not be all; what waits behind something under way is looked for after that.
                     look = due.len() == BATCH as usize;
-                    let rows = under_way.take_on(due);
+                    let rows = under_way.take_on(due, &app.ahead);
                     if !rows.is_empty() {
                         passes.push(async { (carry_out(app, rows.clone()).await, rows) });
                     }
@@ -205,6 +208,7 @@ pub async fn run(app: &App, shutdown: CancellationToken) {
                 }
                 done.extend(now_done);
             }
+            () = app.ahead.failed() => look = true,
             () = tokio::time::sleep_until(settle_at), if !done.is_empty() => {}
             () = woken(&mut notices, POLL, |notice| *notice == Notice::Outbox) => look = true,
         }
@@ -243,22 +247,25 @@ mod tests {
         ];
         let rows = (0i64..).zip(topics).map(|(id, topic)| OutboxRow { id, topic, tries: 0 }).collect();
         let rows: Vec<OutboxRow> = rows;
-        let mut under_way = UnderWay::default();
-        let first = under_way.take_on(rows[..1].to_vec());
-        let second: Vec<i64> = under_way.take_on(rows.clone()).iter().map(|row| row.id).collect();
+        let (mut under_way, ahead) = (UnderWay::default(), Ahead::default());
+        let first = under_way.take_on(rows[..1].to_vec(), &ahead);
+        let second: Vec<i64> = under_way.take_on(rows.clone(), &ahead).iter().map(|row| row.id).collect();
         assert_eq!(second, [1, 2, 4], "a row waits behind one of its render that is under way");
         under_way.tried(&first, &[0]);
         let ids = |rows: Vec<OutboxRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
         assert_eq!(
-            ids(under_way.take_on(rows.clone())),
+            ids(under_way.take_on(rows.clone(), &ahead)),
             [3],
             "what is done and not yet forgotten stays away"
         );
         under_way.tried(&rows[3..4], &[]);
-        assert_eq!(ids(under_way.take_on(rows.clone())), [3], "what is not done is taken again");
+        assert_eq!(ids(under_way.take_on(rows.clone(), &ahead)), [3], "what is not done is taken again");
         under_way.tried(&rows[3..4], &[3]);
         under_way.settled(&[0, 3]);
-        assert_eq!(under_way.take_on(rows.clone()).iter().map(|row| row.id).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(
+            under_way.take_on(rows.clone(), &ahead).iter().map(|row| row.id).collect::<Vec<_>>(),
+            [0, 3]
+        );
         let ids: Vec<Vec<i64>> =
             chains(rows).iter().map(|chain| chain.iter().map(|row| row.id).collect()).collect();
         assert_eq!(ids, [vec![0, 3], vec![1], vec![2], vec![4]]);

@@ -20,13 +20,14 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
 use kraftr_protocol::{
-    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, OrgId, RenderId, Status, Timestamp, WatermarkRef,
-    WorkerId,
+    ApiKeyId, ArtifactId, AssetId, Credits, Digest, Event, Lane, OrgId, RenderId, Status, Timestamp,
+    WatermarkRef, WorkerId,
 };
 
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
+use self::work::Work;
 use crate::domain::invariants::Audit;
 pub use notices::Notice;
 pub use objects::{LaneLoad, ObjectKind, ObjectName, ObjectRow};
@@ -163,6 +164,8 @@ pub enum DeleteOutcome {
 /// The answer to a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimOutcome {
+    /// There is no such render: not any more, or not yet where its job went ahead of its commit.
+    NotThere,
     /// The epoch rose; whoever held an earlier one is fenced.
     Granted(Box<Claimed>),
     /// Not granted.
@@ -240,6 +243,35 @@ impl Reaped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub i64);
 
+/// Takes jobs ahead of their commit; true when it publishes them.
+pub type GoAhead<'a> = dyn FnMut(&[(Lane, Job)]) -> bool + Send + 'a;
+
+/// Leave to dispatch what is submitted at once, where nobody waits: the leader's.
+pub struct AtOnce<'a> {
+    /// In which it leads.
+    pub term: Term,
+    /// Told before the commit which jobs it will dispatch. Their outbox rows are written all the same.
+    pub ahead: Option<&'a mut GoAhead<'a>>,
+}
+
+impl From<Term> for AtOnce<'_> {
+    fn from(term: Term) -> Self {
+        Self { term, ahead: None }
+    }
+}
+
+impl AtOnce<'_> {
+    /// Lets the jobs of `work`, which submits their renders, go ahead.
+    fn go_ahead(self, work: &mut Work<'_>) {
+        let jobs: Vec<_> = work.outbox.iter().filter_map(Topic::as_job).collect();
+        if let Some(ahead) = self.ahead
+            && !jobs.is_empty()
+        {
+            work.gone_ahead = ahead(&jobs);
+        }
+    }
+}
+
 /// Gauges computed from the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -304,11 +336,11 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_asset(&self, org: OrgId, id: AssetId) -> Result<DeleteOutcome, StoreError>;
 
     /// For each: inserts the render, holds its price, completes its ticket; or refuses it and writes nothing. The leader
-    /// names its `term`: what finds a free place in a lane where nobody waits is then dispatched at once.
+    /// may dispatch `at_once` what finds a free place in a lane where nobody waits.
     async fn submit_renders(
         &self,
         renders: &[NewRender],
-        term: Option<Term>,
+        at_once: Option<AtOnce<'_>>,
     ) -> Result<Vec<Result<Render, SubmitError>>, StoreError>;
     /// The org's render of that id.
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError>;

@@ -280,7 +280,9 @@ impl Stage {
                 for first in (caller * BATCH..renders).step_by(BATCHES_AT_ONCE * BATCH) {
                     let batch: Vec<NewRender> =
                         (first..renders.min(first + BATCH)).map(|n| render(&tenants, n, class)).collect();
-                    for outcome in app.store.submit_renders(&batch, app.leadership.term()).await? {
+                    for outcome in
+                        app.store.submit_renders(&batch, app.leadership.term().map(Into::into)).await?
+                    {
                         outcome?;
                     }
                 }

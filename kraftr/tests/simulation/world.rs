@@ -396,7 +396,12 @@ impl World {
     async fn submit_new(&mut self, new: NewRender, key: String) {
         let affordable = self.auditor.available(new.org) >= new.price.0;
         let (renders, term) = (std::slice::from_ref(&new), self.scheduler.app.leadership.term());
-        let outcome = self.store.submit_renders(renders, term).await.expect("the store answers").remove(0);
+        let outcome = self
+            .store
+            .submit_renders(renders, term.map(Into::into))
+            .await
+            .expect("the store answers")
+            .remove(0);
         self.tell(|| format!("submit {key}: {:?}", outcome.as_ref().map(|render| render.id)));
         match outcome {
             Ok(render) => {

@@ -13,8 +13,9 @@ use kraftr_protocol::{
 use uuid::Uuid;
 
 use super::{
-    Applied, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, DiscardOutcome, Idempotency, NewAsset,
-    NewRender, Notice, Page, Render, ReplayOutcome, Resource, Store, SubmitError, Term, Ticket, Topic,
+    Applied, AtOnce, Balance, CancelOutcome, ClaimOutcome, DeleteOutcome, DiscardOutcome, Idempotency,
+    NewAsset, NewRender, Notice, Page, Render, ReplayOutcome, Resource, Store, SubmitError, Term, Ticket,
+    Topic,
 };
 
 mod delivery;
@@ -125,7 +126,7 @@ impl Bench {
     async fn granted(&self, job: Job) -> Epoch {
         match self.claim(job, worker(1)).await {
             ClaimOutcome::Granted(claimed) => claimed.render.epoch,
-            ClaimOutcome::NotGranted(reason) => panic!("not granted: {reason:?}"),
+            refused @ (ClaimOutcome::NotGranted(_) | ClaimOutcome::NotThere) => panic!("{refused:?}"),
         }
     }
 

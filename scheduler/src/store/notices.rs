@@ -46,7 +46,7 @@ impl Notices {
         let freed = |(before, after)| lease::is_in_flight(before) && !lease::is_in_flight(after);
         let queue = work.submitted.values().any(|row| row.render.status == Status::Queued)
             || work.changed.values().any(|change| freed((change.before.0, change.after.render.status)));
-        Self { queue, outbox: !work.outbox.is_empty(), changed }
+        Self { queue, outbox: !work.outbox.is_empty() && !work.gone_ahead, changed }
     }
 
     /// Takes in what another transaction has to tell.

@@ -297,6 +297,14 @@ impl Topic {
             Self::Erase { .. } => None,
         }
     }
+
+    /// The job that it sends, and where to.
+    pub fn as_job(&self) -> Option<(Lane, Job)> {
+        match self {
+            Self::Job { lane, job } => Some((lane.clone(), *job)),
+            Self::Cancel { .. } | Self::Erase { .. } => None,
+        }
+    }
 }
 
 /// A row of the outbox.

@@ -142,13 +142,13 @@ pub(super) fn dispatch(work: &mut Work<'_>, row: &mut RenderRow) -> Result<(), S
 /// Grants a claim, or says why not.
 pub(super) fn grant(
     work: &mut Work<'_>,
-    row: Option<&mut RenderRow>,
+    row: &mut RenderRow,
     job: Job,
     worker: WorkerId,
 ) -> Result<Result<(), NotGranted>, StoreError> {
-    let Some(row) = row.filter(|row| !row.render.status.is_terminal()) else {
+    if row.render.status.is_terminal() {
         return Ok(Err(NotGranted::NotWanted));
-    };
+    }
     if row.render.attempts != job.attempt || row.render.status == Status::Queued {
         return Ok(Err(NotGranted::StaleAttempt));
     }

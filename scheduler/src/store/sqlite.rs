@@ -43,10 +43,10 @@ use super::columns::{corrupt, number};
 use super::notices::{self, Notices};
 use super::work::{RowIds, Work};
 use super::{
-    ApiKey, Applied, Artifact, Asset, Balance, CancelOutcome, ClaimOutcome, DeadLetter, DeleteOutcome,
-    DiscardOutcome, Entry, Gauges, Idempotency, LaneLoad, NewAsset, NewRender, Notice, ObjectKind, ObjectRow,
-    Org, OutboxRow, Page, Reaped, Render, ReplayOutcome, Resource, Store, StoreError, SubmitError, Term,
-    Ticket, Traced, TransitionRow,
+    ApiKey, Applied, Artifact, Asset, AtOnce, Balance, CancelOutcome, ClaimOutcome, DeadLetter,
+    DeleteOutcome, DiscardOutcome, Entry, Gauges, Idempotency, LaneLoad, NewAsset, NewRender, Notice,
+    ObjectKind, ObjectRow, Org, OutboxRow, Page, Reaped, Render, ReplayOutcome, Resource, Store, StoreError,
+    SubmitError, Term, Ticket, Traced, TransitionRow,
 };
 use crate::domain::invariants::Audit;
 
@@ -237,9 +237,9 @@ impl Store for SqliteStore {
     async fn submit_renders(
         &self,
         renders: &[NewRender],
-        term: Option<Term>,
+        at_once: Option<AtOnce<'_>>,
     ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
-        renders::submit(self, renders, term).await
+        renders::submit(self, renders, at_once).await
     }
 
     async fn render(&self, org: OrgId, id: RenderId) -> Result<Option<Render>, StoreError> {

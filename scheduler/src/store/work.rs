@@ -133,6 +133,8 @@ pub(super) struct Work<'s> {
     pub(super) artifacts: Vec<ArtifactLine>,
     pub(super) dead_letters: Vec<RenderId>,
     pub(super) outbox: Vec<Topic>,
+    /// What the outbox promises is being done already.
+    pub(super) gone_ahead: bool,
     pub(super) tickets: Vec<(Ticket, Resource)>,
 }
 
@@ -148,6 +150,7 @@ impl<'s> Work<'s> {
             artifacts: Vec::new(),
             dead_letters: Vec::new(),
             outbox: Vec::new(),
+            gone_ahead: false,
             tickets: Vec::new(),
         }
     }

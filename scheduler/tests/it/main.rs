@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails there; clippy knows only functions marked as tests"
 )]
 
+mod ahead;
 mod blobs;
 mod http;
 mod ledger_properties;

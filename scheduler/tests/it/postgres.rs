@@ -96,7 +96,7 @@ async fn claim(store: &PgStore, render: &Render) -> Held {
     let job = Job { render: render.id, attempt: 1 };
     match store.grant_claims(&[(job, worker())]).await.unwrap().remove(0) {
         ClaimOutcome::Granted(claimed) => Held { render: render.id, epoch: claimed.render.epoch },
-        refused @ ClaimOutcome::NotGranted(_) => panic!("{refused:?}"),
+        refused @ (ClaimOutcome::NotGranted(_) | ClaimOutcome::NotThere) => panic!("{refused:?}"),
     }
 }
 

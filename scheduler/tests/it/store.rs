@@ -72,6 +72,7 @@ suite! {
     the_window_is_bounded
     urgent_first_then_oldest
     nobody_waits_for_a_free_place
+    jobs_go_ahead_of_their_commit
     claims_raise_the_epoch
     claims_are_refused_when_not_current
     the_outbox_keeps_what_is_not_settled

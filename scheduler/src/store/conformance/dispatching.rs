@@ -1,9 +1,9 @@
 //! Windows, order, claims, epochs.
 
 use super::{
-    Applied, Bench, ClaimOutcome, Class, Digest, Duration, EventBody, Held, Job, LeaseVerdict, NewRender,
-    NotGranted, Notice, REPLICA, RenderId, Status, Topic, UploadRequest, Uuid, delivered, limits, new_render,
-    worker,
+    Applied, AtOnce, Bench, ClaimOutcome, Class, Digest, Duration, EventBody, Held, Job, LeaseVerdict,
+    NewRender, NotGranted, Notice, REPLICA, RenderId, Status, Term, Topic, UploadRequest, Uuid, delivered,
+    limits, new_render, worker,
 };
 
 /// A lane without a present worker gets nothing; one with workers gets a bounded window.
@@ -43,9 +43,10 @@ pub async fn urgent_first_then_oldest(bench: &Bench) {
 pub async fn nobody_waits_for_a_free_place(bench: &Bench) {
     let tenant = bench.tenant(100).await;
     let term = bench.lead().await;
-    let submit = async |class, term| {
+    let submit = async |class, term: Option<Term>| {
         let new = NewRender { class, ..new_render(&tenant, 1) };
-        let outcome = bench.store.submit_renders(&[new], term).await.expect("store").remove(0);
+        let at_once = term.map(AtOnce::from);
+        let outcome = bench.store.submit_renders(&[new], at_once).await.expect("store").remove(0);
         outcome.expect("the tenant has the credits")
     };
     let status = async |class, term| submit(class, term).await.status;
@@ -77,6 +78,43 @@ pub async fn nobody_waits_for_a_free_place(bench: &Bench) {
     let (_, job) = jobs[2];
     bench.deliver(job).await;
     assert_eq!(status(patient, Some(term)).await, Status::Queued, "the term is over");
+    bench.audit().await;
+}
+
+/// Whoever submits learns of the jobs that go at once before they are committed, and of no others; the outbox has them
+/// all the same.
+pub async fn jobs_go_ahead_of_their_commit(bench: &Bench) {
+    let tenant = bench.tenant(2).await;
+    let term = bench.lead().await;
+    bench.announce(worker(1), 1, Vec::new()).await;
+    let submit = async |renders: &[NewRender], published: bool| {
+        let mut told = Vec::new();
+        let mut ahead = |jobs: &[_]| {
+            told.extend_from_slice(jobs);
+            published
+        };
+        let at_once = AtOnce { term, ahead: Some(&mut ahead) };
+        let outcomes = bench.store.submit_renders(renders, Some(at_once)).await.expect("store");
+        (told, outcomes)
+    };
+    // The third finds no credits.
+    let new = new_render(&tenant, 1);
+    let (told, outcomes) = submit(&[new.clone(), new.clone(), new.clone()], true).await;
+    assert!(outcomes[2].is_err());
+    let accepted: Vec<_> = outcomes.into_iter().flatten().map(|render| render.id).collect();
+    assert_eq!(told.iter().map(|(_, job)| job.render).collect::<Vec<_>>(), accepted);
+    assert_eq!(bench.jobs().await, told);
+    bench.granted(told[0].1).await;
+    let (told, _) = submit(&[new], true).await;
+    assert!(told.is_empty(), "what is refused has no job");
+    let rich = bench.tenant(10).await;
+    let (told, _) = submit(&[new_render(&rich, 1)], true).await;
+    assert!(told.is_empty(), "the window is full");
+    bench.announce(worker(2), 4, Vec::new()).await;
+    assert_eq!(bench.dispatch().await, 1);
+    let (told, _) = submit(&[new_render(&rich, 1)], false).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!(bench.jobs().await.last(), told.last(), "the outbox has it, whoever publishes it");
     bench.audit().await;
 }
 
@@ -113,7 +151,7 @@ pub async fn claims_raise_the_epoch(bench: &Bench) {
 pub async fn claims_are_refused_when_not_current(bench: &Bench) {
     let tenant = bench.tenant(10).await;
     let nobody = Job { render: RenderId(Uuid::from_u128(5)), attempt: 1 };
-    assert_eq!(bench.claim(nobody, worker(1)).await, ClaimOutcome::NotGranted(NotGranted::NotWanted));
+    assert_eq!(bench.claim(nobody, worker(1)).await, ClaimOutcome::NotThere);
     let render = bench.submit(&tenant, 1).await;
     let early = Job { render: render.id, attempt: 0 };
     assert_eq!(bench.claim(early, worker(1)).await, ClaimOutcome::NotGranted(NotGranted::StaleAttempt));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, NotGranted, UploadRequest};
+use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, UploadRequest};
 use kraftr_protocol::{AssetId, RenderId, Status, WorkerId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub(super) async fn grant(
     let ids: Vec<Uuid> = claims.iter().map(|(job, _)| job.render.0).collect();
     let (peeked, inputs) = tokio::try_join!(renders::peek_all(store, &ids), assets::inputs_of(store, &ids))?;
     // Hardly ever does anybody else move a render between its dispatch and its claim, so nobody waits for locks first.
-    let Some((now, rows)) = peeked else { return Ok(none_wanted(claims)) };
+    let Some((now, rows)) = peeked else { return Ok(none_there(claims)) };
     let mut work = Work::new(now, &store.ids);
     let outcomes = decide(&mut work, &rows, &inputs, claims)?;
     if flush::is_lone(&work) && store.write_alone(work).await? {
@@ -36,8 +36,8 @@ pub(super) async fn grant(
     Ok(outcomes)
 }
 
-fn none_wanted(claims: &[(Job, WorkerId)]) -> Vec<ClaimOutcome> {
-    claims.iter().map(|_| ClaimOutcome::NotGranted(NotGranted::NotWanted)).collect()
+fn none_there(claims: &[(Job, WorkerId)]) -> Vec<ClaimOutcome> {
+    claims.iter().map(|_| ClaimOutcome::NotThere).collect()
 }
 
 fn decide(
@@ -53,16 +53,17 @@ fn decide(
     };
     let mut outcomes = Vec::with_capacity(claims.len());
     for (job, worker) in claims {
-        let mut row = work.latest(rows.get(&job.render).cloned());
-        let granted = rules::grant(work, row.as_mut(), *job, *worker)?;
-        outcomes.push(match (granted, row) {
-            (Ok(()), Some(row)) => {
+        let Some(mut row) = work.latest(rows.get(&job.render).cloned()) else {
+            outcomes.push(ClaimOutcome::NotThere);
+            continue;
+        };
+        outcomes.push(match rules::grant(work, &mut row, *job, *worker)? {
+            Ok(()) => {
                 let (person, garment) = (input(row.render.person)?, input(row.render.garment)?);
                 let claimed = Claimed { render: row.render, person, garment, worker: *worker };
                 ClaimOutcome::Granted(Box::new(claimed))
             }
-            (Ok(()), None) => return Err(corrupt("a claim was granted on a render that is not there")),
-            (Err(reason), _) => ClaimOutcome::NotGranted(reason),
+            Err(reason) => ClaimOutcome::NotGranted(reason),
         });
     }
     Ok(outcomes)

@@ -14,7 +14,7 @@ use crate::domain::dispatch::OpenPlaces;
 use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
-    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
+    Artifact, AtOnce, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Topic,
     Traced, TransitionRow,
 };
 
@@ -38,10 +38,11 @@ pub(super) use select_render;
 pub(super) async fn submit(
     store: &PgStore,
     renders: &[NewRender],
-    term: Option<Term>,
+    at_once: Option<AtOnce<'_>>,
 ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
     // While the dispatcher fills the windows somebody waits, so nobody may go at once.
-    let window = term.and_then(|term| Some((term, store.windows.try_lock().ok()?)));
+    let window =
+        at_once.as_ref().and_then(|AtOnce { term, .. }| Some((*term, store.windows.try_lock().ok()?)));
     let judged_by = async {
         let mut locks = store.begin().await?;
         let facts = facts(&mut locks, renders).await?;
@@ -59,6 +60,9 @@ pub(super) async fn submit(
     let mut work = write.work();
     let outcomes =
         renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect::<Result<_, _>>()?;
+    if let Some(at_once) = at_once {
+        at_once.go_ahead(&mut work);
+    }
     write.finish(work).await?;
     Ok(outcomes)
 }

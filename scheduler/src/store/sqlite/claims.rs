@@ -4,7 +4,7 @@ use kraftr_protocol::message::{Heartbeat, Held, Job, LeaseVerdict, UploadRequest
 use kraftr_protocol::{Status, WorkerId};
 
 use super::renders::{self, load};
-use super::{SqliteStore, Write, corrupt};
+use super::{SqliteStore, Write};
 use crate::domain::lease;
 use crate::store::rows::artifact_key;
 use crate::store::work::RenderRow;
@@ -18,17 +18,18 @@ pub(super) async fn grant(
     let mut work = write.work();
     let mut outcomes = Vec::with_capacity(claims.len());
     for (job, worker) in claims {
-        let mut row = work.latest(load(&mut write.tx, job.render).await?);
-        let granted = rules::grant(&mut work, row.as_mut(), *job, *worker)?;
-        outcomes.push(match (granted, row) {
-            (Ok(()), Some(row)) => {
+        let Some(mut row) = work.latest(load(&mut write.tx, job.render).await?) else {
+            outcomes.push(ClaimOutcome::NotThere);
+            continue;
+        };
+        outcomes.push(match rules::grant(&mut work, &mut row, *job, *worker)? {
+            Ok(()) => {
                 let render = row.render;
                 let person = renders::input(&mut write.tx, render.org, render.person).await?;
                 let garment = renders::input(&mut write.tx, render.org, render.garment).await?;
                 ClaimOutcome::Granted(Box::new(Claimed { render, person, garment, worker: *worker }))
             }
-            (Ok(()), None) => return Err(corrupt("a claim was granted on a render that is not there")),
-            (Err(reason), _) => ClaimOutcome::NotGranted(reason),
+            Err(reason) => ClaimOutcome::NotGranted(reason),
         });
     }
     write.finish(work).await?;

@@ -9,25 +9,28 @@ use super::{SqliteStore, Write, assets, columns, corrupt, dispatch, idempotency,
 use crate::store::rules::{self, Cancelled, Facts};
 use crate::store::work::RenderRow;
 use crate::store::{
-    Artifact, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Term, Topic,
+    Artifact, AtOnce, CancelOutcome, DeleteOutcome, NewRender, Page, Render, StoreError, SubmitError, Topic,
     Traced, TransitionRow,
 };
 
 pub(super) async fn submit(
     store: &SqliteStore,
     renders: &[NewRender],
-    term: Option<Term>,
+    at_once: Option<AtOnce<'_>>,
 ) -> Result<Vec<Result<Render, SubmitError>>, StoreError> {
     let mut write = store.write().await?;
     let mut facts = facts(&mut write, renders).await?;
-    if let Some(term) = term
-        && leader::lasts(&mut write, term).await?
+    if let Some(AtOnce { term, .. }) = &at_once
+        && leader::lasts(&mut write, *term).await?
     {
         facts.open = dispatch::open_places(&mut write).await?;
     }
     let mut work = write.work();
     let outcomes =
         renders.iter().map(|new| rules::submit(&mut work, new, &mut facts)).collect::<Result<_, _>>()?;
+    if let Some(at_once) = at_once {
+        at_once.go_ahead(&mut work);
+    }
     write.finish(work).await?;
     Ok(outcomes)
 }
