@@ -186,7 +186,8 @@ impl PgStore {
         migrations::run(&pool).await?;
         let (ids, notices) = (RowIds::new(ids), notices::channel());
         let sender = Sender::new(ids.random());
-        // One connection listens, one tells.
+        // One connection listens, one tells. A crash may lose a hint, so none waits for the disk.
+        let connect = connect.options([("synchronous_commit", "off")]);
         let aside = PgPoolOptions::new().max_connections(2).connect_lazy_with(connect);
         let teller = Teller::start(aside.clone(), sender);
         let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(aside, sender, notices.clone())));
