@@ -96,6 +96,14 @@ pub enum PullError {
         /// Where it was looked for.
         looked_in: String,
     },
+    /// The network may not be used, and the cache has another file under that name.
+    #[error("{file}: HF_HUB_OFFLINE is set, and {} is not the file that the manifest names", path.display())]
+    OtherInCache {
+        /// The file.
+        file: String,
+        /// What is there.
+        path: PathBuf,
+    },
     /// The source does not give it.
     #[error("{file} from {origin}: {why}")]
     Unavailable {
@@ -337,8 +345,14 @@ impl Puller {
         offset: u64,
     ) -> Result<Result<(Body, u64), Trouble>, PullError> {
         let hub = &self.settings.hub;
-        if let Some(cached) = hub.cached(at) {
-            return Ok(directory::open(&cached, file, offset).await);
+        if let Some(path) = hub.cached(at) {
+            if is_there(&path, file).await? {
+                return Ok(directory::open(&path, file, offset).await);
+            }
+            if hub.offline {
+                return Err(PullError::OtherInCache { file: file.name.clone(), path });
+            }
+            tracing::warn!(path = %path.display(), "not the file that the manifest names; it is fetched");
         }
         if hub.offline {
             let looked_in =

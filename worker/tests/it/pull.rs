@@ -224,6 +224,27 @@ async fn offline_means_the_cache_of_the_hubs_tools() {
 }
 
 #[tokio::test]
+async fn another_file_in_the_cache_is_passed_over_and_named() {
+    let mut fixture = Fixture::new().await;
+    let cache = tempfile::tempdir().unwrap();
+    fixture.settings.hub.offline = true;
+    fixture.settings.hub.cache = Some(cache.path().to_owned());
+    let snapshot = cache.path().join(format!("models--shop--try-on/snapshots/{REVISION}/a b"));
+    fs::create_dir_all(&snapshot).unwrap();
+    let mut other = content();
+    other[0] ^= 1;
+    for other in [other, b"short".to_vec()] {
+        fs::write(snapshot.join("model.safetensors"), other).unwrap();
+        let refusal = fixture.refusal().await;
+        assert!(refusal.contains(snapshot.join("model.safetensors").to_str().unwrap()), "{refusal}");
+    }
+    fixture.settings.hub.offline = false;
+    assert_eq!(fixture.pull().await.0.unwrap(), Pulled::Fetched);
+    fixture.assert_whole();
+    assert!(!fixture.hub.seen().is_empty(), "it came from the hub");
+}
+
+#[tokio::test]
 async fn from_a_folder_and_from_a_bucket() {
     let mut fixture = Fixture::new().await;
     let share = tempfile::tempdir().unwrap();
