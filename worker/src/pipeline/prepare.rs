@@ -70,3 +70,38 @@ fn picture(name: &str, bytes: &[u8]) -> Result<RgbImage, Failure> {
         Failure::new(FailureCode::InputInvalid, format!("the {name} picture cannot be used: {error}"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use kraftr_models::{Device, Registry, bundled};
+    use kraftr_protocol::{Category, Format, GarmentPhoto, Quality};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_picture_that_was_read_before_is_not_read_again() {
+        let model = Arc::new(Registry::bundled().load("demo-tryon", &Device::Cpu).unwrap());
+        let readings = Arc::new(Readings::new(1 << 24));
+        let spec = RenderSpec {
+            release: model.manifest().name.clone(),
+            category: Category::Tops,
+            garment_photo: GarmentPhoto::FlatLay,
+            quality: Quality::Fast,
+            steps: 1,
+            guidance: 1.0,
+            seed: 0,
+            samples: 1,
+            format: Format::Png,
+            scene: None,
+        };
+        let prepare = async |person: &'static [u8], digest: &[u8]| {
+            let person = (Bytes::from_static(person), Digest::of(digest));
+            let garment = (Bytes::from_static(bundled::SAMPLE_GARMENT), Digest::of(b"garment"));
+            pictures(Arc::clone(&model), &readings, &spec, [person, garment]).await
+        };
+        assert!(prepare(bundled::SAMPLE_PERSON, b"person").await.is_ok());
+        // Whoever looked at the bytes would see that they are no picture.
+        assert!(prepare(b"no picture", b"person").await.is_ok(), "it is known by its digest");
+        assert!(prepare(b"no picture", b"somebody else").await.is_err());
+    }
+}
