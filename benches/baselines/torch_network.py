@@ -25,7 +25,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEMO = ROOT / "models" / "demo"
-NEEDS = ["torch", "numpy", "safetensors", "pillow"]
+NEEDS = ["torch==2.15.*", "numpy", "safetensors", "pillow"]
 THREADS = os.cpu_count()
 SLICE = dict(patch_mixer_depth=1, double_blocks_depth=1, single_blocks_depth=2)
 # Steps of an image: as the demo is rendered, and as few as have a guided and an unguided one.

@@ -85,9 +85,6 @@ pub enum DeviceError {
         /// Bytes that the GPU has.
         total: u64,
     },
-    /// The precision has no kernels on that device.
-    #[error("{0} is not computed there; use f32")]
-    Precision(Precision),
     /// The driver failed in another way.
     #[error("the NVIDIA driver failed: {0}")]
     Driver(String),
