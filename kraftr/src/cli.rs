@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, value_parser};
 use kraftr_protocol::limits::{SAMPLES_MAX, SCENE_CHARS_MAX, SEED_MAX};
 use kraftr_protocol::spec::Prompt;
-use kraftr_protocol::{Category, Quality, WatermarkRef};
+use kraftr_protocol::{Category, GarmentPhoto, Quality, WatermarkRef};
 
 pub use self::admin::*;
 pub use self::model::*;
@@ -306,6 +306,9 @@ pub struct RenderArgs {
     /// Where the garment is worn: tops, bottoms or one-pieces
     #[arg(long, required_unless_present = "prompt")]
     pub category: Option<Category>,
+    /// How the garment was photographed: flat-lay or model (worn by somebody)
+    #[arg(long, value_name = "HOW", default_value_t = GarmentPhoto::FlatLay, conflicts_with = "prompt")]
+    pub garment_photo: GarmentPhoto,
     /// What is to be seen, instead of a garment on a person: for releases of text-to-image
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["person", "garment", "category"])]
     pub prompt: Option<String>,
@@ -416,6 +419,7 @@ mod tests {
         let render = "kraftr render --person p.png --garment g.png --out o.png";
         for (line, hint) in [
             (format!("{render} --category hats"), "tops, bottoms, one-pieces"),
+            (format!("{render} --category tops --garment-photo worn"), "flat-lay, model"),
             (format!("{render} --category tops --samples 5"), "1..=4"),
             (format!("{render} --category tops --samples 0"), "1..=4"),
             (format!("{render} --category tops --seed 9007199254740992"), "9007199254740991"),

@@ -191,9 +191,22 @@ pub(crate) fn offered<'a>(
             tracing::warn!(release = manifest.name, %error, "offers no scenes");
             manifest.scene = None;
         }
-        manifest
+        readable(registry, manifest)
     };
     manifests.map(offer).collect()
+}
+
+/// The manifest with the garment photos alone that can be read here.
+pub(crate) fn readable(registry: &Registry, mut manifest: ReleaseManifest) -> ReleaseManifest {
+    let photos = registry.garment_photos(&manifest);
+    if photos != manifest.garment_photos {
+        tracing::warn!(
+            release = manifest.name,
+            "takes no garments that somebody wears: the network that tells clothes from skin is missing"
+        );
+    }
+    manifest.garment_photos = photos;
+    manifest
 }
 
 /// The format that a file name's ending asks for.

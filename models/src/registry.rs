@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use kraftr_protocol::ReleaseManifest;
 use kraftr_protocol::manifest::{ManifestError, ManifestFile, Task};
 use kraftr_protocol::suggest::did_you_mean;
+use kraftr_protocol::{GarmentPhoto, ReleaseManifest};
 
 pub use self::check::{CheckReport, ContractCheck, FileCheck, Golden};
 use self::kinds::Kind;
@@ -241,7 +241,7 @@ impl Registry {
             let file = parser.name.clone();
             return Err(Missing::Absent { stage, file, looked_in: looked_in(), release: release() }.into());
         }
-        let mut needed = painter.files.iter().filter(|file| file.is_needed_to_load());
+        let mut needed = Self::needed_to_load(painter);
         match needed.find(|file| !self.place(file).is_present()) {
             None => Ok(Some(painter)),
             Some(file) => Err(ModelError::WeightsMissing {
@@ -262,10 +262,24 @@ impl Registry {
         self.manifests().filter(|manifest| self.permit(manifest).is_ok() && self.is_present(manifest))
     }
 
+    /// The files without which no render of that release is possible.
+    pub fn needed_to_load(manifest: &ReleaseManifest) -> impl Iterator<Item = &ManifestFile> {
+        manifest.files.iter().filter(|file| Kind::is_needed_to_load(manifest, file))
+    }
+
     /// Whether every file is there that loading needs.
     pub fn is_present(&self, manifest: &ReleaseManifest) -> bool {
-        let mut needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
-        needed.all(|file| self.place(file).is_present())
+        Self::needed_to_load(manifest).all(|file| self.place(file).is_present())
+    }
+
+    /// How garments of that release may be photographed here: as its manifest says, as far as the networks are there that
+    /// read such photographs. Where no folder for weights is named it is enough that the manifest names them.
+    pub fn garment_photos(&self, manifest: &ReleaseManifest) -> Vec<GarmentPhoto> {
+        let is_there = |file: &ManifestFile| self.weights.is_none() || self.place(file).is_present();
+        let reads_worn =
+            Kind::worn_readers(manifest).into_iter().all(|role| manifest.file(role).is_some_and(is_there));
+        let can_be = |photo: &GarmentPhoto| *photo != GarmentPhoto::Model || reads_worn;
+        manifest.garment_photos.iter().copied().filter(can_be).collect()
     }
 
     /// Where a file is, or was looked for.

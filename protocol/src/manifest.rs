@@ -13,7 +13,7 @@ pub use self::quality::{Method, QualitySettings, Solver};
 use self::read::{Notes, Table, readable_words};
 pub use self::source::{Hub, Source, bucket_and_key};
 use crate::limits;
-use crate::spec::{Category, Quality, words};
+use crate::spec::{Category, GarmentPhoto, Quality, words};
 use crate::units::{Credits, Digest, GpuMillis};
 
 words!(
@@ -66,7 +66,8 @@ impl ManifestFile {
     /// Role of the tensors that belong to it.
     pub const GOLDEN_TENSORS: &'static str = "golden-tensors";
 
-    /// True when the release cannot be loaded without it.
+    /// True when every release that names it needs it to be loaded: not the parser, which some need and others use for
+    /// some renders only, as their architecture says.
     pub fn is_needed_to_load(&self) -> bool {
         self.role != Self::PARSER && !self.only_proves()
     }
@@ -115,6 +116,8 @@ pub struct ReleaseManifest {
     pub output_scale: u32,
     /// Garments it knows; a try-on release names at least one.
     pub categories: Vec<Category>,
+    /// How its garments may be photographed; both ways unless it says otherwise.
+    pub garment_photos: Vec<GarmentPhoto>,
     /// The text-to-image release that paints what is behind the people of this try-on release when a render describes a
     /// scene. Without one it takes none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,6 +165,7 @@ fn indented(mistakes: &[String]) -> String {
 readable_words!(
     Task = one_of(Task::ALL.iter().copied().map(Task::as_str)),
     Category = one_of(Category::ALL.iter().copied().map(Category::as_str)),
+    GarmentPhoto = one_of(GarmentPhoto::ALL.iter().copied().map(GarmentPhoto::as_str)),
     Digest = "64 hexadecimal digits".to_owned(),
 );
 
@@ -246,6 +250,11 @@ impl ReleaseManifest {
         {
             table.mistake("categories", "name at least one");
         }
+        let garment_photos = table.optional::<Vec<GarmentPhoto>>(
+            "garment_photos",
+            |photos| !photos.is_empty(),
+            "name at least one, or leave it out",
+        );
         let scene = table.optional_text("scene", is_name, "must be the name of a text-to-image release");
         if table.has("scene") && task.is_some_and(|task| task != Task::TryOn) {
             table.mistake("scene", "only try-on releases have one");
@@ -271,6 +280,7 @@ impl ReleaseManifest {
             size: size?,
             output_scale: output_scale.ok()?.unwrap_or(1),
             categories: categories.ok()?.unwrap_or_default(),
+            garment_photos: garment_photos.ok()?.unwrap_or_else(|| GarmentPhoto::ALL.to_vec()),
             scene: scene.ok()?,
             price: Credits(price?),
             device_time_ms: GpuMillis(device_time_ms?),

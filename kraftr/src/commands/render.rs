@@ -123,7 +123,7 @@ fn read_inputs(args: &RenderArgs) -> Result<Inputs> {
         person: read_picture(person)?,
         garment: read_picture(garment)?,
         category,
-        garment_photo: GarmentPhoto::FlatLay,
+        garment_photo: args.garment_photo,
     }))
 }
 

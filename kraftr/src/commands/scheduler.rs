@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::SchedulerArgs;
-use crate::commands::{Outcome, ReadyFile, offered, stop_signal};
+use crate::commands::{Outcome, ReadyFile, offered, readable, stop_signal};
 use crate::config::SchedulerConfig;
 use crate::config::concerns::{Dispatch, Models};
 use crate::connect::Services;
@@ -113,7 +113,7 @@ fn catalog(config: &Dispatch, models: &Models) -> Result<Catalog> {
     // Where the weights are the workers' business, so is the painter's.
     let manifests = match models.weights {
         Some(_) => offered(&registry, manifests),
-        None => manifests.cloned().collect(),
+        None => manifests.map(|manifest| readable(&registry, manifest.clone())).collect(),
     };
     let catalog = Catalog::new(&manifests);
     Ok(if config.offer_noop { catalog.with_noop(registry.present()) } else { catalog })

@@ -37,7 +37,13 @@ impl Default for PrepareConfig {
 }
 
 impl PrepareConfig {
-    /// Roles of the files that every render needs; a garment that somebody wears needs the parser as well.
+    /// Roles of the files that a garment that somebody wears needs: what is not the garment is hidden where the network
+    /// would take it for the person's.
+    pub(crate) fn worn_readers(&self) -> Vec<&'static str> {
+        self.poses.then(|| Stage::Parser.role()).into_iter().collect()
+    }
+
+    /// Roles of the files that every render needs.
     pub(crate) fn readers(&self) -> Vec<&'static str> {
         let poses = self.poses.then_some([Stage::Detector, Stage::Pose]).into_iter().flatten();
         let parser = (!self.segmentation_free).then_some(Stage::Parser);

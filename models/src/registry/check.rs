@@ -99,8 +99,7 @@ impl Registry {
             });
         }
         let golden = self.check_golden(manifest, &files)?;
-        let needed =
-            |check: &&FileCheck| manifest.file(&check.role).is_some_and(ManifestFile::is_needed_to_load);
+        let needed = |check: &&FileCheck| Self::needed_to_load(manifest).any(|file| file.role == check.role);
         // A golden file that was not pulled is nobody's fault; one that is there must be right.
         let ok = files.iter().filter(needed).all(|check| check.ok)
             && files.iter().all(|check| check.ok || check.problem.as_deref() == Some(NOT_HERE))
@@ -124,7 +123,11 @@ impl Registry {
 
     fn check_golden(&self, manifest: &ReleaseManifest, files: &[FileCheck]) -> Result<Golden, ModelError> {
         let Some(golden) = manifest.file(ManifestFile::GOLDEN) else { return Ok(Golden::NotNamed) };
-        if let Some(wrong) = files.iter().find(|file| !file.ok) {
+        let counts = |check: &&FileCheck| {
+            let named = manifest.files.iter().find(|file| file.role == check.role);
+            named.is_some_and(|file| file.only_proves() || Kind::is_needed_to_load(manifest, file))
+        };
+        if let Some(wrong) = files.iter().filter(counts).find(|file| !file.ok) {
             let why = format!("{} {}", wrong.name, wrong.problem.as_deref().unwrap_or_default());
             return Ok(Golden::NotCompared { why });
         }

@@ -42,6 +42,8 @@ pub(super) struct Kind {
     extras: fn(&ReleaseManifest) -> Result<Contracts, ModelError>,
     /// Networks that read photographs: roles of the files that every render needs.
     readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
+    /// Likewise those that only a garment that somebody wears needs.
+    worn_readers: fn(&ReleaseManifest) -> Result<Vec<&'static str>, ModelError>,
     /// Makes a release do without them.
     leave_out_readers: fn(&mut ReleaseManifest),
     /// What it needs beside the files with tensors.
@@ -64,6 +66,7 @@ const KINDS: &[Kind] = &[
             Ok(parses.then(|| (ManifestFile::PARSER, prepare.parser.contract())).into_iter().collect())
         },
         readers: |manifest| Ok(Config::of(manifest)?.2.readers()),
+        worn_readers: |manifest| Ok(Config::of(manifest)?.2.worn_readers()),
         leave_out_readers: |manifest| {
             // A random parser still cuts something out, so that scenes can be tried.
             let parser = manifest.scene.is_none().then_some(Stage::Parser);
@@ -89,6 +92,7 @@ const KINDS: &[Kind] = &[
         contracts: |manifest| stable_diffusion::Config::of(manifest)?.contracts(),
         extras: |_| Ok(Vec::new()),
         readers: |_| Ok(Vec::new()),
+        worn_readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
         texts: &[Text {
             role: "merges",
@@ -113,6 +117,7 @@ const KINDS: &[Kind] = &[
         contracts: |_| Ok(Vec::new()),
         extras: |_| Ok(Vec::new()),
         readers: |_| Ok(Vec::new()),
+        worn_readers: |_| Ok(Vec::new()),
         leave_out_readers: |_| (),
         texts: &[],
         method_mistakes: |_| Vec::new(),
@@ -161,6 +166,17 @@ impl Kind {
             }
         }
         mistakes
+    }
+
+    /// Whether every render of that release needs the file.
+    pub(super) fn is_needed_to_load(manifest: &ReleaseManifest, file: &ManifestFile) -> bool {
+        let reads = || Self::of(manifest).and_then(|kind| (kind.readers)(manifest)).unwrap_or_default();
+        file.is_needed_to_load() || reads().contains(&file.role.as_str())
+    }
+
+    /// Roles of the files that only a garment that somebody wears needs.
+    pub(super) fn worn_readers(manifest: &ReleaseManifest) -> Vec<&'static str> {
+        Self::of(manifest).and_then(|kind| (kind.worn_readers)(manifest)).unwrap_or_default()
     }
 
     /// The tensors that each file must hold.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kraftr_models::{Device, ModelError, Registry, RgbImage, Role};
 use kraftr_protocol::{Category, Digest, GarmentPhoto};
@@ -27,6 +28,7 @@ struct Place {
     manifests: tempfile::TempDir,
     weights: tempfile::TempDir,
     files: String,
+    config: &'static str,
 }
 
 impl Place {
@@ -39,7 +41,7 @@ impl Place {
             Digest::of(b"")
         );
         fs::write(manifests.path().join("blind.toml"), text).unwrap();
-        let place = Self { manifests, weights, files: String::new() };
+        let place = Self { manifests, weights, files: String::new(), config: "" };
         let random = place.open().unwrap().init("blind", place.weights.path(), 5, |_, _| ()).unwrap();
         let file = random.file("weights").unwrap();
         let files = file_table("weights", &file.name, file.sha256, file.bytes);
@@ -62,8 +64,13 @@ impl Place {
         self
     }
 
+    /// Hides what the person wears.
+    fn hiding(self) -> Self {
+        Self { config: "segmentation_free = false\n", ..self }
+    }
+
     fn registry(&self, more: &str) -> Result<Registry, ModelError> {
-        let text = format!("name = 'seeing'\n{HEAD}[config]\n{CONFIG}{}{more}", self.files);
+        let text = format!("name = 'seeing'\n{HEAD}[config]\n{CONFIG}{}{}{more}", self.config, self.files);
         fs::write(self.manifests.path().join("seeing.toml"), text).unwrap();
         self.open()
     }
@@ -83,6 +90,8 @@ fn photograph() -> RgbImage {
 
 const DETECTOR: &str = "yolox_l.onnx";
 const POSE: &str = "dw-ll_ucoco_384.onnx";
+/// Stands for one: whether it is there is all that is looked at.
+const PARSER: &str = "outputs.safetensors";
 
 #[test]
 fn a_person_is_read_with_the_networks_of_the_release_and_a_flat_garment_without() {
@@ -112,6 +121,37 @@ fn what_is_absent_is_said_with_the_way_to_get_it() {
         assert!(error.contains(part), "{part} is not in {error}");
     }
     model.read(&photograph(), Role::Garment(GarmentPhoto::FlatLay)).unwrap();
+}
+
+#[test]
+fn worn_garments_are_taken_where_the_parser_is() {
+    let place = || Place::new().with("detector", DETECTOR, true).with("pose", POSE, true);
+    for (place, photos) in [
+        (place(), vec![GarmentPhoto::FlatLay]),
+        (place().with("parser", PARSER, false), vec![GarmentPhoto::FlatLay]),
+        (place().with("parser", PARSER, true), vec![GarmentPhoto::FlatLay, GarmentPhoto::Model]),
+    ] {
+        let registry = place.registry("").unwrap();
+        assert!(registry.is_present(registry.get("seeing").unwrap()), "flat garments can be put on");
+        assert_eq!(registry.garment_photos(registry.get("seeing").unwrap()), photos);
+    }
+}
+
+#[test]
+fn a_release_that_hides_what_people_wear_needs_its_parser() {
+    let place = |present| {
+        let place = Place::new().with("detector", DETECTOR, true).with("pose", POSE, true);
+        place.with("parser", PARSER, present).hiding()
+    };
+    let (with, without) = (place(true), place(false));
+    let (with, without) = (with.registry("").unwrap(), without.registry("").unwrap());
+    let release = |registry: &Registry| Arc::clone(registry.get("seeing").unwrap());
+    assert!(with.is_present(&release(&with)));
+    assert!(!without.is_present(&release(&without)), "no render of it is possible");
+    assert!(without.present().all(|manifest| manifest.name != "seeing"));
+    let release = release(&without);
+    let needed: Vec<&str> = Registry::needed_to_load(&release).map(|file| file.role.as_str()).collect();
+    assert_eq!(needed, ["weights", "detector", "pose", "parser"]);
 }
 
 #[test]

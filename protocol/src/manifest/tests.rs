@@ -139,6 +139,14 @@ fn what_only_shows_together_is_found() {
     );
     check(&[("categories = [\"tops\", \"bottoms\"]", "categories = []")], &["categories: name at least one"]);
     check(
+        &[("price = 2", "price = 2\ngarment_photos = []")],
+        &["garment_photos: name at least one, or leave it out"],
+    );
+    check(
+        &[("price = 2", "price = 2\ngarment_photos = [\"worn\"]")],
+        &["each item of it one of flat-lay, model"],
+    );
+    check(
         &[("categories = [\"tops\", \"bottoms\"]", "categories = [\"hats\"]")],
         &["each item of it one of tops"],
     );

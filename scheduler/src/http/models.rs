@@ -35,6 +35,8 @@ pub(super) struct ModelView {
     pub release: String,
     /// Garments it knows.
     pub categories: Vec<Category>,
+    /// How garments may be photographed.
+    pub garment_photos: Vec<GarmentPhoto>,
     /// Pixels it paints, before enlargement.
     pub sizes: Vec<Size>,
     /// Pixels of an artifact.
@@ -120,6 +122,7 @@ impl From<&Model> for ModelView {
             task: "try-on",
             release: release.name.clone(),
             categories: release.categories.clone(),
+            garment_photos: release.garment_photos.clone(),
             sizes: vec![size(release.size)],
             output: size(release.output_size()),
             defaults: DefaultsView {

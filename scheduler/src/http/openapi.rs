@@ -82,6 +82,7 @@ fn problems(operation: &str) -> Option<Vec<&'static [Code]>> {
                 Code::UnknownModel,
                 Code::UnknownAsset,
                 Code::SamePicture,
+                Code::GarmentPhotoUnsupported,
                 Code::SceneUnsupported,
                 Code::WebhookRefused,
             ],

@@ -100,6 +100,8 @@ codes! {
     UnknownAsset = UNPROCESSABLE_ENTITY "unknown_asset" "There is no such asset",
     /// Use two different pictures.
     SamePicture = UNPROCESSABLE_ENTITY "same_picture" "Person and garment are the same picture",
+    /// Use one of the model's `garment_photos`.
+    GarmentPhotoUnsupported = UNPROCESSABLE_ENTITY "garment_photo_unsupported" "The model takes no such garment photo",
     /// Leave the field out, or use a model whose `scene` is true.
     SceneUnsupported = UNPROCESSABLE_ENTITY "scene_unsupported" "The model takes no scene",
     /// Use an https URL whose host is a public address.

@@ -34,8 +34,11 @@ pub(super) async fn run(
     let mut refused = Vec::new();
     for manifest in manifests {
         // What only proves a release need not be anywhere, unlike what it is loaded from.
-        let fetchable =
-            |file: &&ManifestFile| anywhere || file.source.is_some() || (!all && file.is_needed_to_load());
+        let fetchable = |file: &&ManifestFile| {
+            anywhere
+                || file.source.is_some()
+                || (!all && Registry::needed_to_load(manifest).any(|needed| needed == *file))
+        };
         for file in manifest.files.iter().filter(fetchable) {
             match pull(&puller, registry, file).await {
                 Ok(how) => output::line(format_args!("{}  {how}", file.name))?,
@@ -80,22 +83,24 @@ fn wanted<'a>(
                 named.clone().any(|(release, _)| release == manifest.name),
                 named.any(|(release, painter)| release == manifest.name && painter.is_some()),
             ),
-            None => {
-                (manifest.task.is_rendered() && to_load(manifest).all(|file| file.source.is_some()), false)
-            }
+            None => (
+                manifest.task.is_rendered()
+                    && Registry::needed_to_load(manifest).all(|file| file.source.is_some()),
+                false,
+            ),
         };
         if !serves {
             continue;
         }
-        wanted.entry(&manifest.name).or_default().extend(to_load(manifest));
+        wanted.entry(&manifest.name).or_default().extend(Registry::needed_to_load(manifest));
         let painter = manifest.scene.as_ref().and_then(|scene| registry.get(scene).ok());
         let parser = manifest.file(ManifestFile::PARSER);
         if let Some((painter, parser)) = painter.zip(parser) {
-            let files = || to_load(painter).chain([parser]);
+            let files = || Registry::needed_to_load(painter).chain([parser]);
             let can_be = || files().all(|file| file.source.is_some() || registry.place(file).is_present());
             if insists || (registry.permit(painter).is_ok() && can_be()) {
                 wanted.entry(&manifest.name).or_default().push(parser);
-                wanted.entry(&painter.name).or_default().extend(to_load(painter));
+                wanted.entry(&painter.name).or_default().extend(Registry::needed_to_load(painter));
             } else {
                 tracing::warn!(
                     release = manifest.name,
@@ -106,10 +111,6 @@ fn wanted<'a>(
         }
     }
     wanted
-}
-
-fn to_load(manifest: &ReleaseManifest) -> impl Iterator<Item = &ManifestFile> {
-    manifest.files.iter().filter(|file| file.is_needed_to_load())
 }
 
 async fn pull(puller: &Puller, registry: &Registry, file: &ManifestFile) -> Result<&'static str> {

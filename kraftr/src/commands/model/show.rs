@@ -29,8 +29,7 @@ struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     fn of(registry: &Registry, manifest: &'a ReleaseManifest) -> Self {
-        let needed = manifest.files.iter().filter(|file| file.is_needed_to_load());
-        let missing = needed.filter(|file| !registry.place(file).is_present());
+        let missing = Registry::needed_to_load(manifest).filter(|file| !registry.place(file).is_present());
         Self {
             release: &manifest.name,
             title: &manifest.title,

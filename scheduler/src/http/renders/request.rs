@@ -76,7 +76,7 @@ pub(super) async fn read(
     let person = fields.required("person", asset_id);
     let garment = fields.required("garment", asset_id);
     let category = fields.required("category", |value| category(model, value));
-    let garment_photo = fields.optional("garment_photo", word::<GarmentPhoto>);
+    let garment_photo = fields.optional("garment_photo", |value| garment_photo(model, value));
     let scene = fields.optional("scene", |value| scene(model, value));
     let quality = fields.optional("quality", word::<Quality>).unwrap_or(Quality::Balanced);
     let samples_max = model.map_or(SAMPLES_MAX, |model| model.release.limits.samples_max.min(SAMPLES_MAX));
@@ -151,6 +151,19 @@ fn category(model: Option<&Model>, value: Value) -> Result<Category, Wrong> {
             )))
         }
         _ => Ok(category),
+    }
+}
+
+fn garment_photo(model: Option<&Model>, value: Value) -> Result<GarmentPhoto, Wrong> {
+    let photo: GarmentPhoto = word(value)?;
+    match model {
+        Some(model) if !model.release.garment_photos.contains(&photo) => {
+            let known: Vec<&str> = model.release.garment_photos.iter().map(|known| known.as_str()).collect();
+            let message =
+                format!("{} takes no such photos; expected one of: {}", model.id(), known.join(", "));
+            Err(Wrong(Code::GarmentPhotoUnsupported, message.into()))
+        }
+        _ => Ok(photo),
     }
 }
 

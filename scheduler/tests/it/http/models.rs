@@ -16,6 +16,7 @@ async fn the_models_on_offer_are_listed() {
             "task": "try-on",
             "release": MODEL,
             "categories": ["tops", "bottoms", "one-pieces"],
+            "garment_photos": ["flat-lay", "model"],
             "sizes": [{ "width": 96, "height": 144 }],
             "output": { "width": 384, "height": 576 },
             "defaults": {

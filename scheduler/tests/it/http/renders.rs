@@ -78,6 +78,23 @@ async fn everything_asked_for_is_kept() {
 }
 
 #[tokio::test]
+async fn a_garment_photo_that_the_model_cannot_read_is_refused() {
+    let server = Server::start_with_flat_garments().await;
+    let body = server.body().await;
+    let answer = server.post("/v1/renders", &with(&body, "garment_photo", json!("model"))).await;
+    answer.is_problem(422, "garment_photo_unsupported", &["garment_photo"]);
+    let message = answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with("expected one of: flat-lay"), "{message}");
+    server
+        .post("/v1/renders", &with(&body, "garment_photo", json!("flat-lay")))
+        .await
+        .is(StatusCode::CREATED);
+    let models = server.get("/v1/models").await.json();
+    assert_eq!(models["data"][0]["garment_photos"], json!(["flat-lay"]));
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn bad_fields_are_refused_by_name() {
     let server = Server::start().await;
     let body = server.body().await;

@@ -143,6 +143,12 @@ impl Server {
         Self::start_of(&manifests, |_| {}).await
     }
 
+    /// One whose model takes garments that lie flat only.
+    pub(super) async fn start_with_flat_garments() -> Self {
+        let model = MANIFEST.replace("price", "garment_photos = [\"flat-lay\"]\nprice");
+        Self::start_of(&[ReleaseManifest::parse("test", &model).unwrap()], |_| {}).await
+    }
+
     async fn start_of(manifests: &[ReleaseManifest], bend: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
