@@ -194,6 +194,13 @@ fn a_bench_tells_time_work_and_memory() {
     let pass: f64 = parts.iter().map(flops).sum();
     let image = report["model_flops_per_image"].as_f64().unwrap();
     assert!((image / pass - 5.0).abs() < 1e-6, "two guided steps and one without: {report}");
+    let achieved = |report: &Value| {
+        report["achieved_flops_per_s"].as_f64().unwrap() * report["steps_s"].as_f64().unwrap()
+    };
+    assert!((achieved(&report) / pass - 5.0).abs() < 1e-6, "{report}");
+    let fast = place.json("bench demo-tryon --quality fast --json");
+    let image = fast["model_flops_per_image"].as_f64().unwrap();
+    assert!(achieved(&fast) < 0.9 * image, "what a quality leaves out counts as no work: {fast}");
     let said = failure_of(&place.model("bench small-random --steps 11"), 1);
     assert!(said.contains("takes 1 to 10 steps"), "{said}");
     let said = failure_of(&place.model("bench small"), 1);
