@@ -13,6 +13,7 @@ mod faults;
 mod full_disk;
 mod kill;
 mod layers;
+mod licence;
 mod model;
 mod painter;
 mod program;

@@ -73,6 +73,14 @@ impl Dev {
         Self::spawn_as(program, directory)
     }
 
+    /// The same where releases may forbid commercial use.
+    pub(crate) fn spawn_allowing_noncommercial(directory: &Path, manifests: &Path, weights: &Path) -> Self {
+        let mut program = kraftr();
+        program.env("KRAFTR_MODELS_MANIFESTS", manifests).env("KRAFTR_MODELS_WEIGHTS", weights);
+        program.env("KRAFTR_MODELS_ALLOW_NONCOMMERCIAL", "true");
+        Self::spawn_as(program, directory)
+    }
+
     /// The same where none of its files may have more than that many blocks of 1,024 bytes. A write beyond that
     /// is an error, as on a full disk, and not the signal that it is otherwise.
     pub(crate) fn spawn_with_files_of(directory: &Path, blocks_max: u32) -> Self {

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::program::{Dev, Ready, arg, failure_of, kraftr, run, stdout_of};
 
-const MODEL: &str = "dresser-random";
+pub(crate) const MODEL: &str = "dresser-random";
 /// What marking a picture may change of a pixel.
 const MARK: u8 = 24;
 
 /// A folder with a try-on release and the painter of its scenes, both with random weights.
-fn releases() -> tempfile::TempDir {
+pub(crate) fn releases() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     for (name, manifest) in [
         ("painter", include_str!("../../../models/tests/fixtures/scene-painter.toml")),

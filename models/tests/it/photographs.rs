@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kraftr_models::{Device, ModelError, Registry, RgbImage, Role};
-use kraftr_protocol::{Category, Digest, GarmentPhoto};
+use kraftr_models::{Device, Model, ModelError, Registry, RgbImage, Role, Sampling};
+use kraftr_protocol::{Category, Digest, GarmentPhoto, Quality};
 
 const HEAD: &str = r#"
 title = "A small network that is shown poses"
@@ -28,7 +28,7 @@ struct Place {
     manifests: tempfile::TempDir,
     weights: tempfile::TempDir,
     files: String,
-    config: &'static str,
+    config: String,
 }
 
 impl Place {
@@ -41,7 +41,7 @@ impl Place {
             Digest::of(b"")
         );
         fs::write(manifests.path().join("blind.toml"), text).unwrap();
-        let place = Self { manifests, weights, files: String::new(), config: "" };
+        let place = Self { manifests, weights, files: String::new(), config: String::new() };
         let random = place.open().unwrap().init("blind", place.weights.path(), 5, |_, _| ()).unwrap();
         let file = random.file("weights").unwrap();
         let files = file_table("weights", &file.name, file.sha256, file.bytes);
@@ -65,8 +65,27 @@ impl Place {
     }
 
     /// Hides what the person wears.
-    fn hiding(self) -> Self {
-        Self { config: "segmentation_free = false\n", ..self }
+    fn hiding(mut self) -> Self {
+        self.config += "segmentation_free = false\n";
+        self
+    }
+
+    /// Names a small parser with random weights.
+    fn with_random_parser(mut self) -> Self {
+        let write = |name: &str, text: &str| fs::write(self.manifests.path().join(name), text).unwrap();
+        write(
+            "painter.toml",
+            &include_str!("../fixtures/scene-painter.toml").replace("\"painter\"", "\"painter-random\""),
+        );
+        write("dresser.toml", include_str!("../fixtures/scene-dresser.toml"));
+        let random = self.open().unwrap().init("dresser", self.weights.path(), 3, |_, _| ()).unwrap();
+        let parser = random.file("parser").unwrap();
+        self.files += &file_table("parser", &parser.name, parser.sha256, parser.bytes);
+        self.config = format!("{}parser = {}\n", self.config, random.config["parser"]);
+        for name in ["painter.toml", "dresser.toml"] {
+            fs::remove_file(self.manifests.path().join(name)).unwrap();
+        }
+        self
     }
 
     fn registry(&self, more: &str) -> Result<Registry, ModelError> {
@@ -152,6 +171,26 @@ fn a_release_that_hides_what_people_wear_needs_its_parser() {
     let release = release(&without);
     let needed: Vec<&str> = Registry::needed_to_load(&release).map(|file| file.role.as_str()).collect();
     assert_eq!(needed, ["weights", "detector", "pose", "parser"]);
+}
+
+#[test]
+fn what_people_wear_is_told_from_them_before_it_is_hidden() {
+    let place = || Place::new().with("detector", DETECTOR, true).with("pose", POSE, true);
+    let load = |place: &Place| place.registry("").unwrap().load("seeing", &Device::Cpu).unwrap();
+    let (plain, hiding) = (place(), place().with_random_parser().hiding());
+    let (plain, hiding) = (load(&plain), load(&hiding));
+    let bytes = |model: &Model| model.read(&photograph(), Role::Person).unwrap().bytes();
+    // The photograph is kept, and a class for each of its pixels.
+    assert_eq!(bytes(&hiding), bytes(&plain) + 80 * 120 * 4);
+    let person = hiding.read(&photograph(), Role::Person).unwrap();
+    for photo in GarmentPhoto::ALL {
+        let garment = hiding.read(&photograph(), Role::Garment(*photo)).unwrap();
+        let prepared = hiding.join(&person, &garment, Category::Tops).unwrap();
+        let sampling = Sampling::of(hiding.manifest(), Quality::Fast, 1);
+        let mut sample = hiding.begin(&prepared, &sampling).unwrap();
+        hiding.step(&mut [&mut sample]).unwrap();
+        assert_eq!(hiding.finish(sample).unwrap().dimensions(), (64, 96));
+    }
 }
 
 #[test]
