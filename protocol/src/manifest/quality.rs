@@ -77,8 +77,9 @@ pub struct QualitySettings {
     pub guidance_interval: [f64; 2],
     /// Change of the first block's result, relative, below which the other blocks' result is used again; 0 never.
     pub cache: f64,
-    /// Passes through the whole network that one image takes, as measured; a guided step is two. Without it, as
-    /// if every step were guided and none used anything again. Times are estimated with it.
+    /// Passes through the whole network that one image costs, as measured; a guided step is two, and one that uses
+    /// something again counts by the time it takes. Without it, as if every step were guided and none used anything
+    /// again. Times are estimated with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<f64>,
 }
